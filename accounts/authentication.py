@@ -1,0 +1,71 @@
+"""From the Authorization header to an actor."""
+
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.http import HttpRequest
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+
+from accounts import keys, selectors
+from accounts.models import User
+from accounts.policy import ANONYMOUS, BOOTSTRAP_ADMIN, Actor
+from common.errors import Unauthenticated
+
+if TYPE_CHECKING:
+    # REST framework's views load this module for its settings.
+    from rest_framework.views import APIView
+
+
+class KeyAuthentication(BaseAuthentication):
+    """`Authorization: Bearer <key>`, and nothing else, is a credential."""
+
+    def authenticate(self, request: Request) -> tuple[User | None, Actor] | None:
+        """Return the account and the actor, or None without a header; raise Unauthenticated."""
+        header = request.META.get("HTTP_AUTHORIZATION")
+        if header is None:
+            return None
+        scheme, _, key = header.partition(" ")
+        if scheme.lower() != "bearer" or not key or not key.isascii() or not key.isprintable():
+            raise Unauthenticated("Send the key as 'Authorization: Bearer <key>'.")
+        actor = actor_for(key)
+        request._request.api_actor = actor  # type: ignore[attr-defined]
+        return actor.user, actor
+
+    def authenticate_header(self, request: Request) -> str:
+        """Return the challenge of a 401."""
+        return 'Bearer realm="armarium"'
+
+
+def actor_for(key: str) -> Actor:
+    """Return who a key stands for; raise Unauthenticated when it is none or no longer one."""
+    if keys.same_secret(key, settings.ADMIN_KEY):
+        return BOOTSTRAP_ADMIN
+    stored = selectors.usable_key(key)
+    if stored is None:
+        raise Unauthenticated("This API key is unknown, expired or revoked.")
+    return Actor(user=stored.user, key=stored)
+
+
+def actor_of(request: Request) -> Actor:
+    """Return who asks."""
+    return request.auth if isinstance(request.auth, Actor) else ANONYMOUS
+
+
+class KeyRequired(BasePermission):
+    """Lets in whoever has a valid key; what they may do is the policy's question."""
+
+    def has_permission(self, request: Request, view: "APIView") -> bool:
+        """Raise Unauthenticated for anonymous requests."""
+        if actor_of(request).is_anonymous:
+            raise Unauthenticated("This needs an API key: send 'Authorization: Bearer <key>'.")
+        return True
+
+
+class Public(BasePermission):
+    """Lets everybody in; for routes that the policy or nobody restricts."""
+
+    def has_permission(self, request: Request | HttpRequest, view: "APIView") -> bool:
+        """Return True."""
+        return True

@@ -1,0 +1,164 @@
+"""Accounts, their API keys, and the shapes that everything owned and shared has in common."""
+
+from typing import Any, ClassVar, Self
+
+from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
+from django.contrib.auth.models import PermissionsMixin
+from django.core.validators import RegexValidator
+from django.db import models
+from django.db.models.functions import Lower
+
+from common.handles import CHARACTERS, MAXIMUM_LENGTH, MINIMUM_LENGTH, RULE, SYSTEM
+
+
+class Role(models.TextChoices):
+    """What a share grants."""
+
+    READER = "reader", "Reader: may read and search"
+    EDITOR = "editor", "Editor: may read, search, add, change and delete embeddings"
+
+
+class UserManager(BaseUserManager["User"]):
+    """Finds accounts by handle; makes them for Django's own commands."""
+
+    def create_user(self, handle: str, password: str | None = None, **fields: Any) -> "User":
+        """Create an account that can sign in with a password when one is given."""
+        user = self.model(handle=handle, **fields)
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+    def create_superuser(self, handle: str, password: str | None = None, **fields: Any) -> "User":
+        """Create an administrator."""
+        return self.create_user(handle, password, is_staff=True, is_superuser=True, **fields)
+
+
+class User(AbstractBaseUser, PermissionsMixin):
+    """An account: whoever owns projects and signs in. Its handle is its login name."""
+
+    handle = models.CharField(
+        max_length=MAXIMUM_LENGTH,
+        unique=True,
+        validators=[RegexValidator(rf"\A{CHARACTERS}{{{MINIMUM_LENGTH},}}\Z", f"Use {RULE}.")],
+        help_text=f"The login name and the first part of every address: {RULE}.",
+    )
+    name = models.CharField(max_length=50, blank=True, default="")
+    # NULL rather than "": unique, and most accounts have none.
+    email = models.CharField(max_length=100, unique=True, null=True, blank=True)
+    is_active = models.BooleanField(default=True)
+    is_staff = models.BooleanField(
+        default=False, help_text="May sign in to this administration site."
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects: ClassVar[UserManager] = UserManager()
+
+    USERNAME_FIELD = "handle"
+    EMAIL_FIELD = "email"
+
+    class Meta:
+        ordering = ["handle"]
+        constraints = [
+            models.UniqueConstraint(Lower("handle"), name="user_handle_ignoring_case"),
+            models.CheckConstraint(
+                condition=models.Q(handle__regex=rf"^{CHARACTERS}{{{MINIMUM_LENGTH},}}$"),
+                name="user_handle_characters",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.handle
+
+    def get_full_name(self) -> str:
+        """Return the name, or the handle of somebody without one."""
+        return self.name or self.handle
+
+    def get_short_name(self) -> str:
+        """Return the handle."""
+        return self.handle
+
+    @property
+    def is_system(self) -> bool:
+        """Whether this is the account that owns what the program brings along."""
+        return self.handle == SYSTEM
+
+
+class ApiKey(models.Model):
+    """A key that acts for an account, possibly with less than the account's own rights."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="api_keys")
+    name = models.CharField(max_length=255, blank=True, default="")
+    public_id = models.CharField(max_length=32, unique=True, editable=False)
+    digest = models.BinaryField(max_length=32, editable=False)
+    role_cap = models.CharField(
+        max_length=10,
+        choices=Role.choices,
+        blank=True,
+        default="",
+        help_text="Never more than this, whatever the account may do. Empty: no cap.",
+    )
+    project = models.ForeignKey(
+        "projects.Project",
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="api_keys",
+        help_text="Only this project. Empty: everything the account reaches.",
+    )
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name = "API key"
+        verbose_name_plural = "API keys"
+        ordering = ["user", "-created_at"]
+
+    def __str__(self) -> str:
+        return f"{self.user_id}:{self.public_id}" + (f" ({self.name})" if self.name else "")
+
+
+class Owned(models.Model):
+    """Something that belongs to exactly one account and may be shared with others."""
+
+    owner = models.ForeignKey(User, on_delete=models.CASCADE, related_name="%(class)ss")
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        abstract = True
+
+    @classmethod
+    def readable_by_anyone(cls) -> models.Q:
+        """Return which rows may be read without a key: none, unless the model says otherwise."""
+        return models.Q(pk__in=[])
+
+    @classmethod
+    def readable_with_any_key(cls) -> models.Q:
+        """Return which rows every account may read: none, unless the model says otherwise."""
+        return models.Q(pk__in=[])
+
+
+class Share(models.Model):
+    """A grant of a role on an owned thing; concrete shares name the thing ``subject``."""
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="%(class)ss")
+    role = models.CharField(max_length=10, choices=Role.choices, default=Role.READER)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return f"{self.user_id} as {self.role}"
+
+    @classmethod
+    def of(cls, subject: models.Model) -> models.QuerySet[Self]:
+        """Return the grants on one thing, with the accounts, in the order of their handles."""
+        return (
+            cls._default_manager.filter(subject=subject)
+            .select_related("user")
+            .order_by("user__handle")
+        )

@@ -1,0 +1,245 @@
+"""Makes, changes and deletes accounts and keys."""
+
+import secrets
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
+from django.db import IntegrityError, transaction
+from django.db.models import Q, RestrictedError
+from django.utils import timezone
+
+from accounts import keys
+from accounts.models import ApiKey, Role, User
+from accounts.policy import BOOTSTRAP_ADMIN, Actor, Level, require_admin
+from accounts.selectors import account_for
+from common.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
+from common.handles import RESERVED_ACCOUNTS, SYSTEM, check_handle
+
+FIRST_ADMINISTRATOR = "administrator"
+# `last_used_at` is a hint for people, not worth a write for each request.
+KEY_USE_RESOLUTION = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class NewAccount:
+    """An account and the key made with it, which is shown this once."""
+
+    user: User
+    api_key: str
+
+
+@dataclass(frozen=True)
+class FirstAdministrator:
+    """How to sign in for the first time.
+
+    api_key: None where the environment configures the admin key.
+    """
+
+    handle: str
+    password: str
+    api_key: str | None
+
+
+@transaction.atomic
+def create_user(
+    *,
+    actor: Actor,
+    handle: str,
+    name: str = "",
+    email: str | None = None,
+    password: str | None = None,
+    is_superuser: bool = False,
+) -> NewAccount:
+    """Create an account with its default project and its first key.
+
+    Raises Invalid for a bad or reserved handle or email, Conflict where either is taken, Forbidden
+    for anybody but administrators.
+    """
+    require_admin(actor)
+    check_handle(handle, field="user_handle", reserved=RESERVED_ACCOUNTS, what="user handle")
+    email = _checked_email(email)
+    _refuse_taken(handle=handle, email=email)
+    user = User(
+        handle=handle, name=name, email=email, is_superuser=is_superuser, is_staff=is_superuser
+    )
+    user.set_password(password)
+    try:
+        # A savepoint: somebody else may take the handle between the look above and this.
+        with transaction.atomic():
+            user.save(force_insert=True)
+    except IntegrityError:
+        _refuse_taken(handle=handle, email=email)
+        raise
+    return NewAccount(user, create_key(user=user, name="first key"))
+
+
+@transaction.atomic
+def replace_user(
+    *, actor: Actor, handle: str, name: str = "", email: str | None = None
+) -> NewAccount | User:
+    """Create the account, or replace what it says about itself; an existing key stays as it is.
+
+    Return a NewAccount where one was created.
+    """
+    require_admin(actor)
+    user = User.objects.select_for_update().filter(handle=handle).first()
+    if user is None:
+        return create_user(actor=actor, handle=handle, name=name, email=email)
+    return _describe(user, {"name": name, "email": email})
+
+
+@transaction.atomic
+def update_user(*, actor: Actor, handle: str, changes: dict[str, Any]) -> User:
+    """Change some of `name` and `email`; None clears. Raises as `account_for`, and Conflict."""
+    account_for(actor, Level.OWNER, handle)
+    user = User.objects.select_for_update().get(handle=handle)
+    return _describe(user, changes)
+
+
+def _describe(user: User, changes: dict[str, Any]) -> User:
+    _refuse_system(user)
+    if "name" in changes:
+        user.name = changes["name"] or ""
+    if "email" in changes:
+        user.email = _checked_email(changes["email"])
+        _refuse_taken(email=user.email, but=user)
+    try:
+        with transaction.atomic():
+            user.save(update_fields=["name", "email", "updated_at"])
+    except IntegrityError:
+        _refuse_taken(email=user.email, but=user)
+        raise
+    return user
+
+
+@transaction.atomic
+def delete_user(*, actor: Actor, handle: str) -> None:
+    """Delete an account with everything it owns and every grant to or by it.
+
+    Raises Forbidden for `_system`, Conflict while somebody else's project uses an instance of it.
+    """
+    account_for(actor, Level.OWNER, handle)
+    user = User.objects.select_for_update().filter(handle=handle).first()
+    if user is None:
+        raise NotFound(f"User '{handle}' does not exist.")
+    _refuse_system(user)
+    try:
+        with transaction.atomic():
+            user.delete()
+    except RestrictedError as error:
+        names = sorted(str(each) for each in error.restricted_objects)
+        shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        raise Conflict(
+            f"User '{handle}' owns an LLM service instance in use by {len(names)} projects of "
+            f"others: {shown}. They must change their instance first."
+        ) from error
+
+
+def create_key(
+    *,
+    user: User,
+    name: str = "",
+    role_cap: Role | None = None,
+    project_id: int | None = None,
+    expires_at: datetime | None = None,
+) -> str:
+    """Make a key for an account and return it; only its hash is stored.
+
+    role_cap: never more than this role, whatever the account may do.
+    project_id: only this project.
+    """
+    if user.is_system:
+        raise Forbidden(f"'{SYSTEM}' cannot have keys.")
+    key, parts = keys.generate_key()
+    ApiKey.objects.create(
+        user=user,
+        name=name,
+        public_id=parts.public_id,
+        digest=parts.digest,
+        role_cap=role_cap or "",
+        project_id=project_id,
+        expires_at=expires_at,
+    )
+    return key
+
+
+def import_key(*, user: User, key: str, name: str = "") -> None:
+    """Keep a key that another server handed out (64 hexadecimal digits) working here.
+
+    Raises Invalid for a key of another shape, Conflict for one that is stored already.
+    """
+    parts = keys.parts_of(key)
+    if parts is None:
+        raise Invalid("A key is 64 hexadecimal digits, or one that Armarium made.")
+    if ApiKey.objects.filter(public_id=parts.public_id).exists():
+        raise Conflict("This key is stored already.")
+    ApiKey.objects.create(user=user, name=name, public_id=parts.public_id, digest=parts.digest)
+
+
+def revoke_keys(rows: Any) -> int:
+    """Revoke the keys of a queryset at once and for good; return how many still worked."""
+    return int(rows.filter(revoked_at__isnull=True).update(revoked_at=timezone.now()))
+
+
+def note_key_use(key: ApiKey) -> None:
+    """Remember that a key was used, at most once a minute."""
+    now = timezone.now()
+    stale = now - KEY_USE_RESOLUTION
+    if key.last_used_at is None or key.last_used_at < stale:
+        due = Q(last_used_at__isnull=True) | Q(last_used_at__lt=stale)
+        ApiKey.objects.filter(due, pk=key.pk).update(last_used_at=now)
+
+
+@transaction.atomic
+def ensure_first_administrator() -> FirstAdministrator | None:
+    """Create the first administrator, unless one exists; return how to sign in, this once."""
+    if User.objects.filter(is_superuser=True).exists():
+        return None
+    password = secrets.token_urlsafe(15)
+    account = create_user(
+        actor=BOOTSTRAP_ADMIN,
+        handle=FIRST_ADMINISTRATOR,
+        name="Administrator",
+        password=password,
+        is_superuser=True,
+    )
+    if settings.ADMIN_KEY:
+        revoke_keys(account.user.api_keys)
+    return FirstAdministrator(
+        handle=account.user.handle,
+        password=password,
+        api_key=None if settings.ADMIN_KEY else account.api_key,
+    )
+
+
+def _checked_email(email: str | None) -> str | None:
+    if not email:
+        return None
+    try:
+        validate_email(email)
+    except ValidationError as error:
+        message = f"'{email[:60]}' is not an email address."
+        raise Invalid(message, errors=[FieldError("body.email", message)]) from error
+    return email
+
+
+def _refuse_taken(
+    *, handle: str | None = None, email: str | None = None, but: User | None = None
+) -> None:
+    if handle is not None:
+        other = User.objects.filter(handle__iexact=handle).first()
+        if other is not None:
+            raise Conflict(f"User '{other.handle}' already exists.")
+    if email is not None:
+        others = User.objects.filter(email=email)
+        if (others if but is None else others.exclude(pk=but.pk)).exists():
+            raise Conflict("Another user already has this email address.")
+
+
+def _refuse_system(user: User) -> None:
+    if user.is_system:
+        raise Forbidden(f"'{SYSTEM}' cannot be changed or deleted.")

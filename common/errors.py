@@ -1,0 +1,102 @@
+"""What domain code raises when the answer is no. One handler (`common.problems`) renders them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """One thing wrong with a request.
+
+    location: where, as a dotted path such as ``body.embeddings[3].vector`` or ``query.limit``.
+    message: a full sentence naming the problem and the way out.
+    """
+
+    location: str
+    message: str
+
+
+class DomainError(Exception):
+    """Base of every refusal.
+
+    detail: a sentence for a person; never SQL, a secret or another account's data.
+    errors: the same per field, where there is more than one thing to say.
+    """
+
+    status = 500
+    code = "internal-error"
+
+    def __init__(self, detail: str, *, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = tuple(errors)
+
+
+class Invalid(DomainError):
+    """The request itself is wrong: its shape, a value or a parameter."""
+
+    status = 400
+    code = "invalid-request"
+
+
+class Unauthenticated(DomainError):
+    """No key, or one that is malformed, unknown, expired or revoked."""
+
+    status = 401
+    code = "unauthenticated"
+
+
+class Forbidden(DomainError):
+    """A valid key whose account may not do this."""
+
+    status = 403
+    code = "forbidden"
+
+
+class NotFound(DomainError):
+    """The addressed thing does not exist."""
+
+    status = 404
+    code = "not-found"
+
+
+class Conflict(DomainError):
+    """The request is fine, the present state is against it: it exists, or it is in use."""
+
+    status = 409
+    code = "conflict"
+
+
+class LengthRequired(DomainError):
+    """The body's length cannot be known and it was not sent in chunks either."""
+
+    status = 411
+    code = "length-required"
+
+
+class TooLarge(DomainError):
+    """The body, or what it holds, is larger than allowed."""
+
+    status = 413
+    code = "too-large"
+
+
+class UnsupportedMedia(DomainError):
+    """The body's media type, charset or content encoding is not one we read."""
+
+    status = 415
+    code = "unsupported-media-type"
+
+
+class Unprocessable(DomainError):
+    """A well-formed request whose metadata schema cannot be used."""
+
+    status = 422
+    code = "invalid-metadata-schema"
+
+
+class Unavailable(DomainError):
+    """Try again: the database is restarting, or another writer was in the way."""
+
+    status = 503
+    code = "unavailable"

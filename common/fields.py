@@ -1,0 +1,88 @@
+"""Serializer fields that take JSON at its word: no number from a string, no text from a number."""
+
+import re
+from typing import Any
+
+from rest_framework import serializers
+
+_digits = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+_decimal = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?", re.ASCII)
+
+
+class Text(serializers.CharField):
+    """A string, kept as it is: not trimmed, and never made from a number."""
+
+    default_error_messages = {
+        "invalid": "This must be a string.",
+        "required": "This field is required.",
+        "null": "This must be a string, not null.",
+        "blank": "This may not be empty.",
+    }
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("trim_whitespace", False)
+        super().__init__(**options)
+
+    def to_internal_value(self, data: Any) -> str:
+        """Return the string; numbers and booleans are refused."""
+        if not isinstance(data, str):
+            self.fail("invalid")
+        return str(super().to_internal_value(data))
+
+
+class Flag(serializers.BooleanField):
+    """true or false; not "true", not 1."""
+
+    default_error_messages = {"invalid": "This must be true or false."}
+
+    def to_internal_value(self, data: Any) -> bool:
+        """Return the boolean."""
+        if not isinstance(data, bool):
+            self.fail("invalid")
+        return data
+
+
+class WholeNumber(serializers.IntegerField):
+    """A whole JSON number; not a string, not a boolean, not 1.5."""
+
+    default_error_messages = {"invalid": "This must be a whole number."}
+
+    def to_internal_value(self, data: Any) -> int:
+        """Return the number."""
+        if isinstance(data, bool) or not isinstance(data, int):
+            self.fail("invalid")
+        return data
+
+
+class Choice(serializers.ChoiceField):
+    """One of some words; nothing is coerced to a string first."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return the word."""
+        if not isinstance(data, str):
+            self.fail("invalid_choice", input=data)
+        return super().to_internal_value(data)
+
+
+class QueryNumber(serializers.IntegerField):
+    """A whole number in a query string, in ASCII digits."""
+
+    default_error_messages = {"invalid": "This must be a whole number, in the digits 0 to 9."}
+
+    def to_internal_value(self, data: Any) -> int:
+        """Return the number."""
+        if not isinstance(data, str) or _digits.fullmatch(data) is None:
+            self.fail("invalid")
+        return int(data)
+
+
+class QueryDecimal(serializers.FloatField):
+    """A decimal number in a query string, in ASCII digits; never nan or inf."""
+
+    default_error_messages = {"invalid": "This must be a decimal number such as 0.75."}
+
+    def to_internal_value(self, data: Any) -> float:
+        """Return the number."""
+        if not isinstance(data, str) or _decimal.fullmatch(data) is None:
+            self.fail("invalid")
+        return float(data)

@@ -1,0 +1,136 @@
+"""The one JSON reader of both APIs.
+
+simdjson parses (UTF-8, surrogates, numbers and syntax strictly checked, numeric arrays readable
+as buffers); the walk in `plain` refuses what it lets through and PostgreSQL or a client would trip
+over: U+0000, integers past 64 bits, repeated keys, deep nesting, floods of values.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import simdjson
+
+from common.errors import FieldError, Invalid
+
+MAX_DEPTH = 64
+MAX_VALUES = 100_000
+_SMALL = 64
+_LARGEST_INTEGER = 2**63 - 1
+_SMALLEST_INTEGER = -(2**63)
+
+
+class Budget:
+    """Counts values while walking, so that a flood is refused before it is built."""
+
+    def __init__(self, limit: int = MAX_VALUES) -> None:
+        self.limit = limit
+        self.left = limit
+
+    def spend(self, location: str) -> None:
+        """Take one value off; raise Invalid when none is left."""
+        self.left -= 1
+        if self.left < 0:
+            raise invalid(location, f"It holds more than {self.limit} values; send less at once.")
+
+
+def invalid(location: str, message: str) -> Invalid:
+    """Return the Invalid for one place of the request."""
+    return Invalid(f"{location}: {message}", errors=[FieldError(location, message)])
+
+
+def document(body: bytes) -> Any:
+    """Return simdjson's view of the body: an Object, an Array or a plain scalar.
+
+    The view is valid while it is referenced; numbers of arrays are not yet Python objects.
+
+    Raises Invalid for anything that is not one JSON value in UTF-8.
+    """
+    if not body.strip(b" \t\r\n"):
+        raise invalid("body", "The request needs a JSON body, and it is empty.")
+    try:
+        return simdjson.Parser().parse(body)
+    except (ValueError, RuntimeError) as error:
+        raise invalid("body", _syntax_problem(body)) from error
+
+
+def parse(body: bytes, *, location: str = "body") -> Any:
+    """Return the body as plain Python values; raise as `document` and `plain` do."""
+    return plain(document(body), location)
+
+
+def plain(node: Any, location: str, budget: Budget | None = None, depth: int = 1) -> Any:
+    """Return a node of a document as plain Python values.
+
+    location: the dotted path of the node, for error texts.
+    Raises Invalid for U+0000, integers outside ±2^63, repeated keys, nesting over 64 levels and
+    more values than the budget allows.
+    """
+    budget = budget or Budget()
+    budget.spend(location)
+    if isinstance(node, str):
+        return checked_text(node, location)
+    if isinstance(node, bool) or node is None or isinstance(node, float):
+        return node
+    if isinstance(node, int):
+        if not _SMALLEST_INTEGER <= node <= _LARGEST_INTEGER:
+            raise invalid(location, "The number does not fit into 64 bits; send it as a string.")
+        return node
+    if depth > MAX_DEPTH:
+        raise invalid(location, f"It is nested deeper than {MAX_DEPTH} levels.")
+    if isinstance(node, simdjson.Object | dict):
+        result: dict[str, Any] = {}
+        for key, value in members(node, location):
+            checked_text(key, f"{location} (a key)")
+            result[key] = plain(value, f"{location}.{key[:80]}", budget, depth + 1)
+        return result
+    return [
+        plain(value, f"{location}[{index}]", budget, depth + 1) for index, value in enumerate(node)
+    ]
+
+
+def members(node: Any, location: str) -> Iterator[tuple[str, Any]]:
+    """Return the members of an object of a document; raise Invalid for a key that occurs twice.
+
+    The values of small objects stay views into the document.
+    """
+    if isinstance(node, dict):
+        yield from node.items()
+        return
+    keys = list(node.keys())
+    if len(set(keys)) != len(keys):
+        twice = next(key for index, key in enumerate(keys) if key in keys[:index])
+        raise invalid(location, f"The key '{twice[:80]}' occurs twice.")
+    if len(keys) > _SMALL:
+        # A look-up walks through the members, so many of them are converted at once.
+        yield from node.as_dict().items()
+    else:
+        yield from ((key, node[key]) for key in keys)
+
+
+def checked_text(value: str, location: str) -> str:
+    """Return the text, or raise Invalid where the database could not store it."""
+    if "\x00" in value:
+        raise invalid(location, "The text holds the character U+0000, which cannot be stored.")
+    if not value.isascii():
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            raise invalid(
+                location, "The text holds half of a surrogate pair, which is not valid Unicode."
+            ) from None
+    return value
+
+
+def render(value: Any) -> bytes:
+    """Return the value as compact UTF-8 JSON; numpy arrays become JSON arrays."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z)
+
+
+def _syntax_problem(body: bytes) -> str:
+    # A second, slower reading only to tell people the line and column.
+    try:
+        orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return f"The request body is not valid JSON: {error}."
+    return "The request body is not valid JSON: it holds a number that does not fit into 64 bits."

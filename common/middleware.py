@@ -1,0 +1,62 @@
+"""What holds for every request, whatever it addresses."""
+
+from collections.abc import Callable
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+
+from common import problems
+from common.errors import Invalid, NotFound, TooLarge
+
+Handler = Callable[[HttpRequest], HttpResponseBase]
+
+_PREFLIGHT = {
+    "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS, PATCH",
+    "Access-Control-Allow-Headers": (
+        "Accept, Authorization, Content-Type, Content-Disposition, Origin, X-Requested-With"
+    ),
+}
+
+
+class CrossOrigin:
+    """Lets browsers of any origin call the API: no cookie means anything to it.
+
+    The contract wants every response marked and every OPTIONS answered, which is more than the
+    usual CORS middleware does: those answer only real preflight requests.
+    """
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if request.method == "OPTIONS":
+            response: HttpResponseBase = HttpResponse(headers=_PREFLIGHT)
+        else:
+            response = self.get_response(request)
+        response.headers["Access-Control-Allow-Origin"] = "*"
+        return response
+
+
+class RequestLimits:
+    """Refuses, before anything is read or looked up, what no view could answer."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if "\x00" in request.path_info:
+            return problems.response(NotFound("There is nothing at this address."))
+        length = request.META.get("CONTENT_LENGTH") or "0"
+        if not (length.isascii() and length.isdigit()):
+            return problems.response(Invalid("Content-Length is not a number."))
+        if int(length) > settings.MAX_BODY_BYTES:
+            return problems.response(too_large())
+        return self.get_response(request)
+
+
+def too_large() -> TooLarge:
+    """Return the refusal of a body over the limit."""
+    megabytes = settings.MAX_BODY_BYTES / 1024**2
+    return TooLarge(
+        f"The request body is larger than {megabytes:g} MiB; send the data in several requests."
+    )

@@ -1,0 +1,165 @@
+"""Turns every exception into one answer: RFC 9457 `application/problem+json`."""
+
+from collections.abc import Iterator, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+import structlog
+from django.core.exceptions import (
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+)
+from django.core.exceptions import ValidationError as ModelValidationError
+from django.db import DatabaseError, InterfaceError, OperationalError
+from django.http import Http404, HttpRequest, HttpResponse
+from rest_framework import exceptions as rest
+from rest_framework.response import Response
+
+from common.errors import (
+    DomainError,
+    FieldError,
+    Forbidden,
+    Invalid,
+    NotFound,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    UnsupportedMedia,
+)
+
+CONTENT_TYPE = "application/problem+json"
+# What `type` starts with; docs/errors.md explains each.
+TYPE_PREFIX = "urn:armarium:problem:"
+RETRY_AFTER_S = 2
+
+log = structlog.get_logger(__name__)
+
+
+class MethodNotServed(DomainError):
+    """The route exists, but not for this method."""
+
+    status = 405
+    code = "method-not-allowed"
+
+
+def body(error: DomainError) -> dict[str, Any]:
+    """Return the problem body of an error."""
+    problem: dict[str, Any] = {
+        "type": f"{TYPE_PREFIX}{error.code}",
+        "title": HTTPStatus(error.status).phrase,
+        "status": error.status,
+        "detail": error.detail,
+    }
+    if error.errors:
+        problem["errors"] = [
+            {"location": each.location, "message": each.message} for each in error.errors
+        ]
+    return problem
+
+
+def headers(error: DomainError) -> dict[str, str]:
+    """Return the headers that belong to an error's status."""
+    if error.status == HTTPStatus.UNAUTHORIZED:
+        return {"WWW-Authenticate": 'Bearer realm="armarium"'}
+    if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return {"Retry-After": str(RETRY_AFTER_S)}
+    return {}
+
+
+def response(error: DomainError) -> HttpResponse:
+    """Return the answer for an error met outside of a view."""
+    return HttpResponse(
+        orjson.dumps(body(error)),
+        status=error.status,
+        content_type=CONTENT_TYPE,
+        headers=headers(error),
+    )
+
+
+def answer(exception: Exception, context: Mapping[str, Any]) -> Response:
+    """Answer any exception of an API view (REST framework's EXCEPTION_HANDLER)."""
+    error = as_domain_error(exception)
+    if error is None:
+        log.error("unexpected_error", exc_info=exception)
+        error = DomainError("Something went wrong on our side; the log has the details.")
+    return Response(
+        body(error), status=error.status, content_type=CONTENT_TYPE, headers=headers(error)
+    )
+
+
+def as_domain_error(exception: Exception) -> DomainError | None:
+    """Return what a known exception means, or None for one that nobody expected."""
+    match exception:
+        case DomainError():
+            return exception
+        case rest.ValidationError():
+            return _invalid(list(_field_errors(exception.detail, "body")))
+        case ModelValidationError():
+            return Invalid(" ".join(exception.messages))
+        case rest.NotAuthenticated() | rest.AuthenticationFailed():
+            return Unauthenticated(str(exception.detail))
+        case rest.MethodNotAllowed():
+            return MethodNotServed(str(exception.detail))
+        case rest.UnsupportedMediaType():
+            return UnsupportedMedia(str(exception.detail))
+        case rest.ParseError():
+            return Invalid(str(exception.detail))
+        case rest.PermissionDenied() | PermissionDenied():
+            return Forbidden("Your account may not do this.")
+        case rest.NotFound() | Http404():
+            return NotFound("There is nothing at this address.")
+        case RequestDataTooBig():
+            return TooLarge("The request body is too large.")
+        case SuspiciousOperation():
+            return Invalid("The request is malformed.")
+        case OperationalError() | InterfaceError():
+            log.warning("database_unavailable", error=type(exception.__cause__).__name__)
+            return Unavailable("The database did not answer in time; try again in a moment.")
+        case DatabaseError():
+            return None
+        case _:
+            return None
+
+
+def _invalid(errors: list[FieldError]) -> Invalid:
+    detail = "; ".join(f"{each.location.removeprefix('body.')}: {each.message}" for each in errors)
+    return Invalid(detail, errors=errors)
+
+
+def _field_errors(detail: Any, location: str) -> Iterator[FieldError]:
+    if isinstance(detail, Mapping):
+        for key, value in detail.items():
+            inner = location if key == "non_field_errors" else f"{location}.{key}"
+            yield from _field_errors(value, inner)
+    elif isinstance(detail, list) and any(isinstance(each, Mapping | list) for each in detail):
+        for index, value in enumerate(detail):
+            yield from _field_errors(value, f"{location}[{index}]")
+    elif isinstance(detail, list):
+        for message in detail:
+            yield FieldError(location, str(message))
+    else:
+        yield FieldError(location, str(detail))
+
+
+def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer an address that no route has (Django's handler404)."""
+    return response(NotFound("There is nothing at this address; /docs lists what there is."))
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer a request that Django itself refused (handler400)."""
+    if isinstance(exception, RequestDataTooBig):
+        return response(TooLarge("The request body is too large."))
+    return response(Invalid("The request is malformed, or its Host is not one we serve."))
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Answer a refusal outside of the API (handler403)."""
+    return response(Forbidden("Your account may not do this."))
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Answer an unexpected error outside of the API (handler500)."""
+    return response(DomainError("Something went wrong on our side; the log has the details."))

@@ -1,0 +1,231 @@
+"""All settings, grouped. The environment is read through `config.env` only.
+
+Each variable is explained in docs/configuration.md.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import django_stubs_ext
+from csp.constants import NONE, SELF
+from django.core.exceptions import ImproperlyConfigured
+
+from config import env
+from config.embedded_postgres import EmbeddedPostgres
+from config.logs import logging_settings
+
+django_stubs_ext.monkeypatch()
+
+BASE_DIR = env.BASE_DIR
+VERSION = "0.1.0"
+
+# --- Where things are kept ------------------------------------------------------------------------
+DATA_DIR: Path = env.path("ARMARIUM_DATA_DIR", default=BASE_DIR / "var")
+
+# --- Secrets --------------------------------------------------------------------------------------
+SECRET_KEY = env.generated_secret("ARMARIUM_SECRET_KEY", file=DATA_DIR / "secrets" / "secret_key")
+# The first key encrypts, the previous ones still decrypt.
+ENCRYPTION_KEY = env.generated_secret(
+    "ARMARIUM_ENCRYPTION_KEY", "ENCRYPTION_KEY", file=DATA_DIR / "secrets" / "encryption_key"
+)
+PREVIOUS_ENCRYPTION_KEYS = env.words("ARMARIUM_PREVIOUS_ENCRYPTION_KEYS")
+ADMIN_KEY = env.text("ARMARIUM_ADMIN_KEY", "SERVICE_ADMINKEY", "ADMIN_KEY")
+MINIMUM_SECRET_LENGTH = 32
+for _name, _secret in (
+    ("ENCRYPTION_KEY", ENCRYPTION_KEY),
+    *(("PREVIOUS_ENCRYPTION_KEYS", _key) for _key in PREVIOUS_ENCRYPTION_KEYS),
+):
+    if len(_secret) < MINIMUM_SECRET_LENGTH:
+        raise ImproperlyConfigured(
+            f"ARMARIUM_{_name} needs at least {MINIMUM_SECRET_LENGTH} characters."
+        )
+
+# --- Web server -----------------------------------------------------------------------------------
+DEBUG = env.flag("ARMARIUM_DEBUG", "SERVICE_DEBUG", default=False)
+HOST = env.text("ARMARIUM_HOST", "SERVICE_HOST", default="127.0.0.1")
+PORT = env.number("ARMARIUM_PORT", "SERVICE_PORT", default=8880, minimum=1, maximum=65535)
+WORKERS = env.number("ARMARIUM_WORKERS", default=2, minimum=1, maximum=256)
+THREADS = env.number("ARMARIUM_THREADS", default=4, minimum=1, maximum=256)
+ALLOWED_HOSTS = env.words("ARMARIUM_ALLOWED_HOSTS", default="localhost 127.0.0.1 [::1]")
+CSRF_TRUSTED_ORIGINS = env.words("ARMARIUM_TRUSTED_ORIGINS")
+MAX_BODY_BYTES = env.number("ARMARIUM_MAX_BODY_BYTES", default=50 * 1024**2, minimum=1024)
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+# No address of ours ends in a slash except the admin's, which repairs its own.
+APPEND_SLASH = False
+
+# --- Behind TLS (a reverse proxy that ends it) ----------------------------------------------------
+BEHIND_TLS = env.flag("ARMARIUM_BEHIND_TLS", default=False)
+if BEHIND_TLS:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+SECURE_SSL_REDIRECT = BEHIND_TLS
+SESSION_COOKIE_SECURE = BEHIND_TLS
+CSRF_COOKIE_SECURE = BEHIND_TLS
+SECURE_HSTS_SECONDS = 31_536_000 if BEHIND_TLS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = BEHIND_TLS
+SECURE_HSTS_PRELOAD = BEHIND_TLS
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Lax"
+CSRF_COOKIE_SAMESITE = "Lax"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "script-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "object-src": [NONE],
+        "base-uri": [NONE],
+        "frame-ancestors": [NONE],
+        "form-action": [SELF],
+    }
+}
+
+# --- Applications ---------------------------------------------------------------------------------
+INSTALLED_APPS = [
+    "config",
+    "embeddings",
+    "projects",
+    "llm_services",
+    "accounts",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_structlog",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.postgres",
+    "django.contrib.staticfiles",
+]
+MIDDLEWARE = [
+    "common.middleware.CrossOrigin",
+    "django_structlog.middlewares.RequestMiddleware",
+    "common.middleware.RequestLimits",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- Database -------------------------------------------------------------------------------------
+# Every statement is bounded, so that no request can hold the server: milliseconds.
+_session = {
+    "statement_timeout": env.number("ARMARIUM_STATEMENT_TIMEOUT_MS", default=30_000),
+    "lock_timeout": 5_000,
+    "idle_in_transaction_session_timeout": 60_000,
+    # One request is one processor's work; parallel plans and JIT only pay for reports.
+    "max_parallel_workers_per_gather": 0,
+    "jit": "off",
+}
+_database = env.database()
+EMBEDDED_POSTGRES: EmbeddedPostgres | None = None
+if _database is None:
+    EMBEDDED_POSTGRES = EmbeddedPostgres(DATA_DIR)
+    _parameters = EMBEDDED_POSTGRES.connection_parameters()
+    _database = {
+        "ENGINE": "django.db.backends.postgresql",
+        "HOST": _parameters.host,
+        "PORT": str(_parameters.port),
+        "USER": _parameters.user,
+        "PASSWORD": _parameters.password,
+        "NAME": _parameters.dbname,
+    }
+_database["CONN_MAX_AGE"] = None
+_database["CONN_HEALTH_CHECKS"] = True
+_database["OPTIONS"] = {
+    "application_name": "armarium",
+    "connect_timeout": 5,
+    "options": " ".join(f"-c {name}={value}" for name, value in _session.items()),
+    **_database.get("OPTIONS", {}),
+}
+DATABASES: dict[str, dict[str, Any]] = {"default": _database}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Accounts -------------------------------------------------------------------------------------
+AUTH_USER_MODEL = "accounts.User"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 12},
+    },
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+
+# --- API ------------------------------------------------------------------------------------------
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.KeyAuthentication"],
+    # A route without a word on permissions asks for a key.
+    "DEFAULT_PERMISSION_CLASSES": ["accounts.authentication.KeyRequired"],
+    "DEFAULT_RENDERER_CLASSES": ["common.wire.JsonRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["common.wire.JsonParser"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "common.wire.AlwaysJson",
+    "DEFAULT_SCHEMA_CLASS": "common.schema.Schema",
+    "EXCEPTION_HANDLER": "common.problems.answer",
+    "UNAUTHENTICATED_USER": None,
+    "UNAUTHENTICATED_TOKEN": None,
+    "URL_FORMAT_OVERRIDE": None,
+}
+# The API refuses to wipe everything unless an administrator of the machine allows it here.
+ALLOW_RESET = env.flag("ARMARIUM_ALLOW_RESET", default=False)
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Armarium",
+    "VERSION": VERSION,
+    "DESCRIPTION": (
+        "A self-hosted home for embeddings. Owners keep projects; a project holds embeddings "
+        "(vector, text, metadata) made by one LLM service instance, is shared with readers and "
+        "editors, and is searched by similarity.\n\n"
+        "Send `Authorization: Bearer <key>`; public projects can be read and searched without."
+    ),
+    "LICENSE": {"name": "MIT"},
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["accounts.authentication.Public"],
+    "SERVE_AUTHENTICATION": [],
+    "COMPONENT_SPLIT_REQUEST": True,
+    "ENUM_NAME_OVERRIDES": {"RoleEnum": "accounts.models.Role"},
+    "PREPROCESSING_HOOKS": ["common.schema.without_aliases"],
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "common.schema.document_problems",
+    ],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "persistAuthorization": False},
+}
+
+# --- Language, time, files ------------------------------------------------------------------------
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "/static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+
+# --- Logs -----------------------------------------------------------------------------------------
+LOGGING = logging_settings(
+    level=env.text("ARMARIUM_LOG_LEVEL", default="INFO").upper(),
+    as_json=env.flag("ARMARIUM_LOG_JSON", default=False),
+)

@@ -1,0 +1,49 @@
+"""Every address of the program."""
+
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponsePermanentRedirect
+from django.urls import URLPattern, URLResolver, include, path
+from drf_spectacular.views import (
+    SpectacularJSONAPIView,
+    SpectacularSwaggerSplitView,
+    SpectacularYAMLAPIView,
+)
+
+from accounts.api.urls import urlpatterns as accounts
+from config import health
+from config.manifest import Manifest
+from embeddings.api.urls import urlpatterns as embeddings
+from llm_services.api.urls import aliases as llm_service_aliases
+from llm_services.api.urls import urlpatterns as llm_services
+from projects.api.urls import urlpatterns as projects
+
+v1: list[URLPattern | URLResolver] = [
+    *accounts,
+    *llm_services,
+    *llm_service_aliases,
+    *projects,
+    *embeddings,
+]
+
+
+def to_admin(request: HttpRequest) -> HttpResponsePermanentRedirect:
+    """Lead from /admin to /admin/: the admin's addresses are the only ones that end in a slash."""
+    return HttpResponsePermanentRedirect("/admin/")
+
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("v1", Manifest.as_view()),
+    path("v1/", include(v1)),
+    path("healthz", health.healthz),
+    path("readyz", health.readyz),
+    path("openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),
+    path("openapi.yaml", SpectacularYAMLAPIView.as_view()),
+    path("docs", SpectacularSwaggerSplitView.as_view(url_name="openapi"), name="docs"),
+    path("admin", to_admin),
+    path("admin/", admin.site.urls),
+]
+
+handler400 = "common.problems.bad_request"
+handler403 = "common.problems.permission_denied"
+handler404 = "common.problems.page_not_found"
+handler500 = "common.problems.server_error"

@@ -1,0 +1,216 @@
+"""Shapes of embeddings and searches.
+
+The shapes of embeddings describe only: vectors are read by `embeddings.batches` and written from
+numpy, number by number through neither.
+"""
+
+from typing import Any
+
+import orjson
+from rest_framework import serializers
+
+from common.errors import FieldError, Invalid
+from common.fields import QueryDecimal, QueryNumber, Text
+from common.query import DEFAULT_LIMIT, MAXIMUM_LIMIT, MAXIMUM_OFFSET, Query
+from common.schema import ListOut
+from embeddings.selectors import Exclusion, Found, Row, Wanted
+from projects.models import Project
+
+DEFAULT_THRESHOLD = 0.5
+MAXIMUM_PATH_DEPTH = 32
+
+
+class SimilarQuery(Query):
+    """Which part of the ranking a search returns."""
+
+    count = QueryNumber(
+        required=False,
+        min_value=1,
+        max_value=MAXIMUM_LIMIT,
+        help_text=f"How many results to return at most (default {DEFAULT_LIMIT}). "
+        "With `limit` too, the smaller counts.",
+    )
+    limit = QueryNumber(
+        required=False,
+        min_value=1,
+        max_value=MAXIMUM_LIMIT,
+        help_text="Another name for `count`.",
+    )
+    offset = QueryNumber(
+        default=0, min_value=0, max_value=MAXIMUM_OFFSET, help_text="How many results to skip."
+    )
+    threshold = QueryDecimal(
+        default=DEFAULT_THRESHOLD,
+        min_value=0,
+        max_value=1,
+        help_text="The least similarity of a result. The default hides weak ones.",
+    )
+    metadata_path = Text(
+        required=False,
+        max_length=1000,
+        help_text="With `metadata_value`: leave out texts whose metadata has that value at this "
+        "path, such as `author` or `source.title`.",
+    )
+    metadata_value = Text(required=False, allow_blank=True, max_length=10_000)
+
+
+def wanted(query: dict[str, Any]) -> Wanted:
+    """Return what a search should return; raise Invalid for half an exclusion."""
+    sizes = [query[name] for name in ("count", "limit") if name in query]
+    return Wanted(
+        limit=min(sizes, default=DEFAULT_LIMIT),
+        offset=query["offset"],
+        threshold=query["threshold"],
+        exclusion=_exclusion(query.get("metadata_path"), query.get("metadata_value")),
+    )
+
+
+def _exclusion(path: str | None, value: str | None) -> Exclusion | None:
+    if path is None and value is None:
+        return None
+    if path is None or value is None:
+        given, missing = ("metadata_path", "metadata_value")[:: 1 if value is None else -1]
+        raise _refused(missing, f"{given} needs {missing} beside it.")
+    keys = tuple(path.split("."))
+    if "" in keys or len(keys) > MAXIMUM_PATH_DEPTH:
+        raise _refused(
+            "metadata_path",
+            f"metadata_path must be 1 to {MAXIMUM_PATH_DEPTH} keys with dots between them.",
+        )
+    return Exclusion(keys, value)
+
+
+def _refused(name: str, message: str) -> Invalid:
+    return Invalid(message, errors=[FieldError(f"query.{name}", message)])
+
+
+class EmbeddingIn(serializers.Serializer[Any]):
+    """One embedding to store."""
+
+    text_id = serializers.CharField(max_length=300)
+    instance_handle = serializers.CharField(
+        help_text="The project's own LLM service instance: `handle` or `owner/handle`."
+    )
+    instance_owner = serializers.CharField(required=False)
+    vector = serializers.ListField(child=serializers.FloatField(), allow_empty=False)
+    vector_dim = serializers.IntegerField(
+        min_value=1, help_text="The instance's dimensions, and the vector's length."
+    )
+    text = serializers.CharField(required=False, allow_null=True, allow_blank=True)
+    metadata = serializers.DictField(
+        required=False, allow_null=True, help_text="Checked against the project's metadata schema."
+    )
+
+
+class ReplacedEmbeddingIn(EmbeddingIn):
+    """One embedding whose id the URL gives."""
+
+    text_id = serializers.CharField(max_length=300, required=False)
+
+
+class UploadIn(serializers.Serializer[Any]):
+    """A batch of embeddings: stored whole or not at all."""
+
+    embeddings = EmbeddingIn(many=True)
+
+
+class UploadOut(serializers.Serializer[Any]):
+    """What was stored."""
+
+    message = serializers.CharField()
+    uploaded = serializers.ListField(
+        child=serializers.CharField(), help_text="The ids, in the order of the request."
+    )
+    ids = serializers.ListField(child=serializers.CharField(), help_text="The same.")
+    count = serializers.IntegerField()
+
+
+class EmbeddingOut(serializers.Serializer[Any]):
+    """A stored embedding."""
+
+    text_id = serializers.CharField()
+    user_handle = serializers.CharField(help_text="The project's owner.")
+    project_handle = serializers.CharField()
+    project_id = serializers.IntegerField()
+    instance_handle = serializers.CharField()
+    text = serializers.CharField()
+    vector = serializers.ListField(child=serializers.FloatField())
+    vector_dim = serializers.IntegerField()
+    metadata = serializers.DictField()
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+class EmbeddingsOut(ListOut):
+    """A page of embeddings, in the order of their ids."""
+
+    embeddings = EmbeddingOut(many=True)
+
+
+class DeletedOut(serializers.Serializer[Any]):
+    """How many embeddings are gone."""
+
+    message = serializers.CharField()
+    deleted_count = serializers.IntegerField()
+
+
+class VectorIn(serializers.Serializer[Any]):
+    """What to search for."""
+
+    vector = serializers.ListField(
+        child=serializers.FloatField(),
+        allow_empty=False,
+        help_text="As many numbers as the project's LLM service has dimensions.",
+    )
+
+
+class HitOut(serializers.Serializer[Any]):
+    """One result."""
+
+    id = serializers.CharField(help_text="The text_id.")
+    similarity = serializers.FloatField(help_text="Cosine similarity.")
+
+
+class SimilarOut(serializers.Serializer[Any]):
+    """The results of a search, the most similar first."""
+
+    user_handle = serializers.CharField(help_text="The project's owner.")
+    project_handle = serializers.CharField()
+    results = HitOut(many=True)
+
+
+class SanityOut(serializers.Serializer[Any]):
+    """The result of the sanity check."""
+
+    status = serializers.ChoiceField(choices=["PASSED", "WARNING", "FAILED"])
+    total_projects = serializers.IntegerField()
+    issues_count = serializers.IntegerField()
+    warnings_count = serializers.IntegerField()
+    issues = serializers.ListField(child=serializers.CharField())
+    warnings = serializers.ListField(child=serializers.CharField())
+
+
+def shown(row: Row, project: Project) -> dict[str, Any]:
+    """Return an embedding as EmbeddingOut describes it; its metadata is passed on unread."""
+    return {
+        "text_id": row.text_id,
+        "user_handle": project.owner.handle,
+        "project_handle": project.handle,
+        "project_id": project.pk,
+        "instance_handle": project.instance.handle,
+        "text": row.text,
+        "vector": row.vector,
+        "vector_dim": len(row.vector),
+        "metadata": orjson.Fragment(row.metadata),
+        "created_at": row.created_at,
+        "updated_at": row.updated_at,
+    }
+
+
+def ranking(found: Found) -> dict[str, Any]:
+    """Return search results as SimilarOut describes them."""
+    return {
+        "user_handle": found.project.owner.handle,
+        "project_handle": found.project.handle,
+        "results": [{"id": hit.text_id, "similarity": hit.similarity} for hit in found.hits],
+    }

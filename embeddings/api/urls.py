@@ -1,0 +1,19 @@
+"""Addresses of embeddings and searches under /v1.
+
+The id of a text is the whole rest of the path, decoded once: it may hold slashes and line breaks.
+"""
+
+from django.urls import path, re_path
+
+from embeddings.api import views
+
+_REST = r"(?P<owner>[^/]+)/(?P<project>[^/]+)/(?P<text_id>(?s:.+))\Z"
+
+urlpatterns = [
+    path("embeddings/<str:owner>/<str:project>", views.Embeddings.as_view()),
+    re_path(rf"^embeddings/{_REST}", views.OneEmbedding.as_view()),
+    path("similars/<str:owner>/<str:project>", views.SimilarToVector.as_view()),
+    re_path(rf"^similars/{_REST}", views.SimilarToText.as_view()),
+    path("admin/sanity-check", views.SanityCheck.as_view()),
+    path("admin/footgun", views.Reset.as_view()),
+]

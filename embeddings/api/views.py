@@ -1,0 +1,253 @@
+"""Embeddings, similarity search, and the administrators' checks."""
+
+from functools import partial
+from typing import Any
+
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from accounts.authentication import Public, actor_of
+from common.api import Resource, read_body
+from common.query import Paging
+from common.schema import Message, answer_example, body_example, operation
+from embeddings import selectors, services
+from embeddings.api.serializers import (
+    DeletedOut,
+    EmbeddingOut,
+    EmbeddingsOut,
+    ReplacedEmbeddingIn,
+    SanityOut,
+    SimilarOut,
+    SimilarQuery,
+    UploadIn,
+    UploadOut,
+    VectorIn,
+    ranking,
+    shown,
+    wanted,
+)
+
+TAG = "Embeddings"
+SEARCH = "Similarity search"
+ADMIN = "Administration"
+
+_ITEM: dict[str, Any] = {
+    "text_id": "letter-1:p.3",
+    "instance_handle": "my-model",
+    "vector": [0.021, -0.12, 0.33],
+    "vector_dim": 3,
+    "text": "My dear friend, …",
+    "metadata": {"author": "Ann", "year": 1791},
+}
+_UPLOAD = body_example("One embedding", {"embeddings": [_ITEM]})
+_HITS = answer_example(
+    "Two results",
+    {
+        "user_handle": "alice",
+        "project_handle": "letters",
+        "results": [
+            {"id": "letter-7:p.1", "similarity": 0.93},
+            {"id": "letter-2:p.4", "similarity": 0.81},
+        ],
+    },
+)
+
+
+class Embeddings(Resource):
+    """The embeddings of a project."""
+
+    queries = {"get": Paging}
+
+    def get_permissions(self) -> list[Any]:
+        """Leave reading to the policy: the project may be public."""
+        return [Public()] if self.request.method in {"GET", "HEAD"} else super().get_permissions()
+
+    @operation(
+        "List embeddings",
+        tag=TAG,
+        answers={200: EmbeddingsOut},
+        errors=[404],
+        query=Paging,
+        name="embeddings_list",
+    )
+    def get(self, request: Request, owner: str, project: str) -> Response:
+        """Return a page of the project's embeddings with their vectors."""
+        found, page = selectors.embeddings_of(
+            actor_of(request), owner=owner, handle=project, **self.query
+        )
+        return Response(page.envelope("embeddings", [shown(row, found) for row in page.items]))
+
+    @operation(
+        "Upload embeddings",
+        tag=TAG,
+        request=UploadIn,
+        answers={201: UploadOut},
+        errors=[404, 409],
+        description=(
+            "Up to 5000 embeddings, stored whole or not at all. An id that is stored already, or "
+            "that occurs twice, is a 409: delete it first, or replace it with PUT."
+        ),
+        examples=[_UPLOAD],
+    )
+    def post(self, request: Request, owner: str, project: str) -> Response:
+        """Store new embeddings."""
+        ids = services.upload(
+            actor=actor_of(request), owner=owner, handle=project, body=partial(read_body, request)
+        )
+        answer = {
+            "message": f"{len(ids)} embedding(s) uploaded successfully",
+            "uploaded": ids,
+            "ids": ids,
+            "count": len(ids),
+        }
+        return Response(answer, status=201)
+
+    @operation(
+        "Delete all embeddings",
+        tag=TAG,
+        answers={200: DeletedOut},
+        errors=[404],
+        name="embeddings_destroy_all",
+    )
+    def delete(self, request: Request, owner: str, project: str) -> Response:
+        """Delete every embedding of the project; the project stays."""
+        deleted = services.delete_all_embeddings(
+            actor=actor_of(request), owner=owner, handle=project
+        )
+        message = f"{deleted} embedding(s) of project '{owner}/{project}' deleted."
+        return Response({"message": message, "deleted_count": deleted})
+
+
+class OneEmbedding(Resource):
+    """One embedding."""
+
+    def get_permissions(self) -> list[Any]:
+        """Leave reading to the policy: the project may be public."""
+        return [Public()] if self.request.method in {"GET", "HEAD"} else super().get_permissions()
+
+    @operation("Get an embedding", tag=TAG, answers={200: EmbeddingOut}, errors=[404])
+    def get(self, request: Request, owner: str, project: str, text_id: str) -> Response:
+        """Return one embedding; percent-encode its id in the address, slashes included or not."""
+        found, row = selectors.embedding_for(
+            actor_of(request), owner=owner, handle=project, text_id=text_id
+        )
+        return Response(shown(row, found))
+
+    @operation(
+        "Create or replace an embedding",
+        tag=TAG,
+        request=ReplacedEmbeddingIn,
+        answers={200: EmbeddingOut, 201: EmbeddingOut},
+        errors=[404, 409],
+        examples=[body_example("An embedding", _ITEM)],
+    )
+    def put(self, request: Request, owner: str, project: str, text_id: str) -> Response:
+        """Store one embedding under this id, replacing what is there."""
+        created, found, row = services.put_embedding(
+            actor=actor_of(request),
+            owner=owner,
+            handle=project,
+            text_id=text_id,
+            body=partial(read_body, request),
+        )
+        return Response(shown(row, found), status=201 if created else 200)
+
+    @operation("Delete an embedding", tag=TAG, answers={200: Message}, errors=[404])
+    def delete(self, request: Request, owner: str, project: str, text_id: str) -> Response:
+        """Delete one embedding."""
+        services.delete_embedding(
+            actor=actor_of(request), owner=owner, handle=project, text_id=text_id
+        )
+        return Response({"message": f"Embedding '{text_id}' deleted."})
+
+
+class SimilarToVector(Resource):
+    """Search by a vector of one's own."""
+
+    permission_classes = [Public]
+    queries = {"post": SimilarQuery}
+
+    @operation(
+        "Search by vector",
+        tag=SEARCH,
+        request=VectorIn,
+        answers={200: SimilarOut},
+        errors=[404],
+        query=SimilarQuery,
+        description="Reads only: nothing is stored. Public projects can be searched without a key.",
+        examples=[body_example("A vector", {"vector": [0.02, -0.11, 0.31]}), _HITS],
+    )
+    def post(self, request: Request, owner: str, project: str) -> Response:
+        """Return the project's texts most similar to a vector."""
+        found = selectors.similar_to_vector(
+            actor_of(request),
+            owner=owner,
+            handle=project,
+            body=partial(read_body, request),
+            wanted=wanted(self.query),
+        )
+        return Response(ranking(found))
+
+
+class SimilarToText(Resource):
+    """Search by a text that the project holds."""
+
+    permission_classes = [Public]
+    queries = {"get": SimilarQuery}
+
+    @operation(
+        "Search by stored text",
+        tag=SEARCH,
+        answers={200: SimilarOut},
+        errors=[404],
+        query=SimilarQuery,
+        description="Public projects can be searched without a key.",
+        examples=[_HITS],
+    )
+    def get(self, request: Request, owner: str, project: str, text_id: str) -> Response:
+        """Return the project's other texts most similar to this one."""
+        found = selectors.similar_to(
+            actor_of(request),
+            owner=owner,
+            handle=project,
+            text_id=text_id,
+            wanted=wanted(self.query),
+        )
+        return Response(ranking(found))
+
+
+class SanityCheck(Resource):
+    """Looking for stored data that would be refused today."""
+
+    @operation("Check all stored data", tag=ADMIN, answers={200: SanityOut})
+    def get(self, request: Request) -> Response:
+        """Compare every embedding with its instance and metadata schema; for administrators."""
+        report = selectors.sanity_report(actor_of(request))
+        return Response(
+            {
+                "status": report.status,
+                "total_projects": report.total_projects,
+                "issues_count": len(report.issues),
+                "warnings_count": len(report.warnings),
+                "issues": report.issues,
+                "warnings": report.warnings,
+            }
+        )
+
+
+class Reset(Resource):
+    """Deleting everything."""
+
+    @operation(
+        "Delete everything",
+        tag=ADMIN,
+        answers={204: None},
+        description=(
+            "Deletes all accounts with all they own; API standards, `_system` and its definitions "
+            "stay. Refused unless the server runs with `ARMARIUM_ALLOW_RESET=true`."
+        ),
+    )
+    def get(self, request: Request) -> Response:
+        """Empty the server; for administrators of servers that allow it."""
+        services.delete_everything(actor=actor_of(request))
+        return Response(status=204)

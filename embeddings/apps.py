@@ -1,0 +1,17 @@
+"""Registers the app, and what it has to say before lower apps change things."""
+
+from django.apps import AppConfig
+
+
+class EmbeddingsConfig(AppConfig):
+    name = "embeddings"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Guard the dimensions of stored embeddings."""
+        from embeddings.services import refuse_new_dimensions, refuse_other_dimensions
+        from llm_services.services import before_dimensions_change
+        from projects.services import before_instance_change
+
+        before_dimensions_change.append(refuse_new_dimensions)
+        before_instance_change.append(refuse_other_dimensions)

@@ -1,0 +1,284 @@
+"""Reads embeddings from JSON request bodies into arrays. Knows no models.
+
+Vectors go from the parser's buffer to one float32 matrix without becoming Python floats; checks on
+numbers run on the whole matrix. Measured with 1000 x 1536 (19 MB): 70 ms against 200 ms by way of
+lists.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import simdjson
+
+from common import json
+from common.errors import Invalid, TooLarge
+
+MAXIMUM_ITEMS = 5_000
+MAXIMUM_TEXT_ID_LENGTH = 300
+# Squares of the elements are added up in float32 by pgvector: outside of these bounds the sum
+# overflows or vanishes, and the cosine of such a vector is not a number.
+SMALLEST_NORM = 1e-18
+LARGEST_NORM = 1e18
+
+# Small enough for `json.members` to leave vectors in the parser's buffer.
+_MAXIMUM_FIELDS = 64
+
+Matrix = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a project demands of every embedding.
+
+    owner, handle: of its LLM service instance.
+    dimensions: of that instance.
+    """
+
+    owner: str
+    handle: str
+    dimensions: int
+
+
+@dataclass
+class Batch:
+    """Embeddings of one request, column by column; n rows.
+
+    vectors: float32 of shape (n, dimensions).
+    metadata: Python values, for checking; `metadata_json` holds the same as UTF-8 JSON.
+    """
+
+    vectors: Matrix
+    text_ids: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    metadata: list[dict[str, Any] | None] = field(default_factory=list)
+    metadata_json: list[bytes] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.text_ids)
+
+
+def parse_batch(body: bytes, expected: Expected) -> Batch:
+    """Return the embeddings of ``{"embeddings": [...]}``.
+
+    Raises Invalid naming the item and the field, TooLarge for more than MAXIMUM_ITEMS.
+    """
+    document = json.document(body)
+    if not isinstance(document, simdjson.Object) or "embeddings" not in document:
+        raise json.invalid("body.embeddings", 'Send an object {"embeddings": [ … ]}.')
+    items = document["embeddings"]
+    if not isinstance(items, simdjson.Array):
+        raise json.invalid("body.embeddings", "This must be a list of embeddings.")
+    if len(items) == 0:
+        raise json.invalid("body.embeddings", "The list is empty; send at least one embedding.")
+    if len(items) > MAXIMUM_ITEMS:
+        raise TooLarge(
+            f"A request holds at most {MAXIMUM_ITEMS} embeddings, this one {len(items)}; send "
+            "several."
+        )
+    locations = [f"body.embeddings[{index}]" for index in range(len(items))]
+    batch = _read_items(list(items), locations, expected)
+    if _may_hold_nested_vectors(body, batch):
+        for item, location in zip(items, locations, strict=True):
+            _refuse_nested(item["vector"], f"{location}.vector")
+    return batch
+
+
+def parse_item(body: bytes, expected: Expected, *, text_id: str) -> Batch:
+    """Return one embedding, whose id the URL gives, as a batch of one; raise Invalid."""
+    document = json.document(body)
+    if not isinstance(document, simdjson.Object):
+        raise json.invalid("body", "The request body must be a JSON object.")
+    batch = _read_items([document], ["body"], expected, text_id=text_id)
+    _refuse_nested(document["vector"], "body.vector")
+    return batch
+
+
+def parse_query(body: bytes, dimensions: int) -> Matrix:
+    """Return the vector of ``{"vector": [...]}``: float32 of shape (dimensions,); raise Invalid."""
+    document = json.document(body)
+    if not isinstance(document, simdjson.Object) or "vector" not in document:
+        raise json.invalid("body.vector", 'Send an object {"vector": [ … ]}.')
+    numbers = _numbers(document["vector"], "body.vector")
+    _refuse_nested(document["vector"], "body.vector")
+    if len(numbers) != dimensions:
+        raise Invalid(
+            f"vector dimension mismatch: expected {dimensions} dimensions, got {len(numbers)}",
+        )
+    vector = _as_float32(numbers)
+    _check_vectors(vector.reshape(1, -1), ["body.vector"])
+    return vector
+
+
+def check_text_id(text_id: Any, location: str) -> str:
+    """Return the id of a text, or raise Invalid: 1 to 300 characters of any kind but U+0000."""
+    if not isinstance(text_id, str):
+        raise json.invalid(location, "text_id must be a string.")
+    if not 1 <= len(text_id) <= MAXIMUM_TEXT_ID_LENGTH:
+        raise json.invalid(
+            location,
+            f"text_id must have 1 to {MAXIMUM_TEXT_ID_LENGTH} characters; this one has "
+            f"{len(text_id)}.",
+        )
+    return json.checked_text(text_id, location)
+
+
+def repeated(text_ids: Sequence[str]) -> str | None:
+    """Return the first id that occurs twice, or None."""
+    if len(set(text_ids)) == len(text_ids):
+        return None
+    seen: set[str] = set()
+    return next(each for each in text_ids if each in seen or seen.add(each))  # type: ignore[func-returns-value]
+
+
+def _read_items(
+    items: list[Any], locations: list[str], expected: Expected, *, text_id: str | None = None
+) -> Batch:
+    batch = Batch(np.empty((len(items), expected.dimensions), dtype=np.float32))
+    for row, (item, location) in enumerate(zip(items, locations, strict=True)):
+        if not isinstance(item, simdjson.Object):
+            raise json.invalid(location, "An embedding must be an object.")
+        if len(item) > _MAXIMUM_FIELDS:
+            raise json.invalid(location, f"It has more than {_MAXIMUM_FIELDS} fields.")
+        given = dict(json.members(item, location))
+        if text_id is not None and given.get("text_id") is None:
+            given["text_id"] = text_id
+        given_id = _required(given, "text_id", location)
+        identity = check_text_id(given_id, f"{location}.text_id")
+        if text_id is not None and identity != text_id:
+            raise json.invalid(
+                f"{location}.text_id", "text_id in the body differs from the one in the URL."
+            )
+        _check_instance(given, location, expected)
+        numbers = _numbers(_required(given, "vector", location), f"{location}.vector")
+        _check_dimensions(given, len(numbers), identity, location, expected)
+        batch.vectors[row] = _as_float32(numbers)
+        batch.text_ids.append(identity)
+        batch.texts.append(_text(given, location))
+        metadata = _metadata(given, location)
+        batch.metadata.append(metadata)
+        batch.metadata_json.append(b"{}" if not metadata else orjson.dumps(metadata))
+    _check_vectors(batch.vectors, [f"{location}.vector" for location in locations])
+    return batch
+
+
+def _required(given: dict[str, Any], name: str, location: str) -> Any:
+    if given.get(name) is None:
+        raise json.invalid(f"{location}.{name}", f"{name} is required.")
+    return given[name]
+
+
+def _text(given: dict[str, Any], location: str) -> str:
+    text = given.get("text")
+    if text is None:
+        return ""
+    if not isinstance(text, str):
+        raise json.invalid(f"{location}.text", "text must be a string.")
+    return json.checked_text(text, f"{location}.text")
+
+
+def _metadata(given: dict[str, Any], location: str) -> dict[str, Any] | None:
+    metadata = given.get("metadata")
+    if metadata is None:
+        return None
+    if not isinstance(metadata, simdjson.Object):
+        raise json.invalid(f"{location}.metadata", "metadata must be a JSON object.")
+    return dict(json.plain(metadata, f"{location}.metadata"))
+
+
+def _check_instance(given: dict[str, Any], location: str, expected: Expected) -> None:
+    """Refuse an item made by another instance than the project's: it is not a choice."""
+    named = _required(given, "instance_handle", location)
+    full_name = f"{expected.owner}/{expected.handle}"
+    owner = given.get("instance_owner")
+    if named not in {expected.handle, full_name} or owner not in {None, expected.owner}:
+        message = (
+            f"instance_handle must name the project's own LLM service instance: "
+            f"'{expected.handle}' or '{full_name}'."
+        )
+        raise json.invalid(f"{location}.instance_handle", message)
+
+
+def _check_dimensions(
+    given: dict[str, Any], length: int, text_id: str, location: str, expected: Expected
+) -> None:
+    declared = _required(given, "vector_dim", location)
+    if isinstance(declared, bool) or not isinstance(declared, int):
+        raise json.invalid(f"{location}.vector_dim", "vector_dim must be a whole number.")
+    if declared != expected.dimensions:
+        raise _dimension_problem(
+            f"vector dimension mismatch: embedding declares {declared} dimensions but LLM service "
+            f"'{expected.handle}' expects {expected.dimensions} dimensions",
+            f"{location}.vector_dim",
+        )
+    if declared != length:
+        raise _dimension_problem(
+            f"vector length mismatch for text_id '{text_id}': actual vector has {length} elements "
+            f"but vector_dim declares {declared}",
+            f"{location}.vector",
+        )
+
+
+def _dimension_problem(message: str, location: str) -> Invalid:
+    detail = f"dimension validation failed: {message}"
+    return Invalid(detail, errors=json.invalid(location, detail).errors)
+
+
+def _numbers(node: Any, location: str) -> npt.NDArray[np.float64]:
+    """Return the numbers of a JSON array as float64; nested arrays come out flat."""
+    if not isinstance(node, simdjson.Array):
+        raise json.invalid(location, "vector must be a list of numbers.")
+    try:
+        numbers = np.frombuffer(node.as_buffer(of_type="d"), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise json.invalid(
+            location, "vector must hold numbers only: no strings, booleans, nulls or lists."
+        ) from error
+    if len(numbers) == 0:
+        raise json.invalid(location, "vector is empty.")
+    if len(numbers) != len(node):
+        raise json.invalid(location, "vector must be a flat list of numbers.")
+    return numbers
+
+
+def _as_float32(numbers: npt.NDArray[np.float64]) -> Matrix:
+    with np.errstate(over="ignore"):
+        return numbers.astype(np.float32)
+
+
+def _check_vectors(vectors: Matrix, locations: list[str]) -> None:
+    """Refuse rows without a usable length: zero, subnormal, or too large for float32."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+    usable = (norms >= SMALLEST_NORM) & (norms <= LARGEST_NORM)
+    if usable.all():
+        return
+    row = int(np.argmin(usable))
+    if norms[row] < SMALLEST_NORM:
+        problem = "vector has no direction: all of its elements are zero, or too close to it."
+    else:
+        problem = "vector has elements that are too large for 32-bit floating point."
+    raise json.invalid(locations[row], problem)
+
+
+def _may_hold_nested_vectors(body: bytes, batch: Batch) -> bool:
+    """Say whether some vector may be nested, by counting brackets.
+
+    A flat batch has one bracket for the list, one for each vector, and those of texts and metadata;
+    only when the sum differs are the vectors looked at one by one.
+    """
+    if b"\\u005b" in body or b"\\u005B" in body:
+        return True
+    explained = 1 + len(batch)
+    explained += sum(each.count("[") for each in batch.text_ids)
+    explained += sum(each.count("[") for each in batch.texts)
+    explained += sum(each.count(b"[") for each in batch.metadata_json)
+    return body.count(b"[") != explained
+
+
+def _refuse_nested(node: Any, location: str) -> None:
+    if any(isinstance(each, list) for each in node.as_list()):
+        raise json.invalid(location, "vector must be a flat list of numbers.")

@@ -1,0 +1,183 @@
+"""Stores and deletes embeddings."""
+
+from collections.abc import Callable
+
+from django.conf import settings
+from django.core.management.color import no_style
+from django.db import connection, transaction
+
+from accounts.models import ApiKey, User
+from accounts.policy import Actor, Level, require_admin
+from common.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
+from common.handles import SYSTEM
+from embeddings import batches, store
+from embeddings.batches import Batch, Expected
+from embeddings.selectors import Row, missing, spellings
+from llm_services.models import Definition, Instance
+from projects.metadata import Budget, describe, validator_for
+from projects.models import Project, ProjectShare
+from projects.selectors import Locked, lock_for_upload, project_for
+
+
+def upload(*, actor: Actor, owner: str, handle: str, body: Callable[[], bytes]) -> list[str]:
+    """Store the new embeddings of a JSON body: all of them or none; return their ids in order.
+
+    body: reads the request; called once the actor is known to be allowed to write.
+    Raises as `project_for`; Invalid for the body; Conflict for an id that is stored or given twice.
+    """
+    project = _project_to_edit(actor, owner, handle)
+    batch = batches.parse_batch(body(), _expected(project))
+    store_batch(project, batch)
+    return batch.text_ids
+
+
+def store_batch(project: Project, batch: Batch) -> None:
+    """Store new embeddings in a project: all of them or none; raise Conflict or Invalid."""
+    twice = batches.repeated(batch.text_ids)
+    if twice is not None:
+        raise Conflict(f"text_id '{twice}' occurs more than once in the request.")
+    with transaction.atomic():
+        locked = lock_for_upload(project)
+        _check(batch, locked, project, "body.embeddings[{row}].metadata")
+        try:
+            store.insert(
+                project.pk,
+                locked.instance_id,
+                text_ids=batch.text_ids,
+                vectors=batch.vectors,
+                texts=batch.texts,
+                metadata=batch.metadata_json,
+            )
+        except store.TextIdExists as error:
+            raise _exists(error, batch) from error
+
+
+def put_embedding(
+    *, actor: Actor, owner: str, handle: str, text_id: str, body: Callable[[], bytes]
+) -> tuple[bool, Project, Row]:
+    """Store one embedding, replacing the one of that id.
+
+    Return whether it is new, its project, and what is stored now. Raises as `upload`.
+    """
+    project = _project_to_edit(actor, owner, handle)
+    batch = batches.parse_item(body(), _expected(project), text_id=text_id)
+    with transaction.atomic():
+        locked = lock_for_upload(project)
+        _check(batch, locked, project, "body.metadata")
+        created = store.put(
+            project.pk,
+            locked.instance_id,
+            text_id=text_id,
+            vector=batch.vectors[0],
+            text=batch.texts[0],
+            metadata=batch.metadata_json[0],
+        )
+        row = store.get(project.pk, [text_id])
+    if row is None:
+        raise NotFound(missing(project, text_id))
+    return created, project, row
+
+
+def _project_to_edit(actor: Actor, owner: str, handle: str) -> Project:
+    return project_for(actor, Level.EDITOR, owner=owner, handle=handle)
+
+
+def _expected(project: Project) -> Expected:
+    instance = project.instance
+    return Expected(instance.owner.handle, instance.handle, instance.dimensions)
+
+
+@transaction.atomic
+def delete_embedding(*, actor: Actor, owner: str, handle: str, text_id: str) -> None:
+    """Delete one embedding; raise as `project_for`, and NotFound."""
+    project = _project_to_edit(actor, owner, handle)
+    if not store.remove(project.pk, spellings(text_id)):
+        raise NotFound(missing(project, text_id))
+
+
+@transaction.atomic
+def delete_all_embeddings(*, actor: Actor, owner: str, handle: str) -> int:
+    """Delete every embedding of the project; return how many there were."""
+    project = _project_to_edit(actor, owner, handle)
+    return store.remove_all(project.pk)
+
+
+@transaction.atomic
+def delete_everything(*, actor: Actor) -> None:
+    """Delete all accounts with what they own, and start numbering anew.
+
+    API standards, `_system`, its definitions and the built-in instance stay. Raises Forbidden for
+    anybody but administrators, and where the configuration does not allow it.
+    """
+    require_admin(actor)
+    if not settings.ALLOW_RESET:
+        raise Forbidden(
+            "This server does not allow it; to empty it, start it with ARMARIUM_ALLOW_RESET=true."
+        )
+    Project.objects.all().delete()
+    for model in (Instance, Definition):
+        model.objects.exclude(owner__handle=SYSTEM).delete()
+    User.objects.exclude(handle=SYSTEM).delete()
+    numbered = [User, ApiKey, Project, ProjectShare, Instance, Definition]
+    with connection.cursor() as cursor:
+        for statement in connection.ops.sequence_reset_sql(no_style(), numbered):
+            cursor.execute(statement)
+
+
+def _check(batch: Batch, locked: Locked, project: Project, place: str) -> None:
+    """Compare the batch with the project as it is now, under the lock."""
+    if batch.vectors.shape[1] != locked.dimensions:
+        raise Conflict(f"The dimensions of project '{project}' have just changed; try again.")
+    if not locked.metadata_schema:
+        return
+    validator, budget = validator_for(locked.metadata_schema), Budget()
+    for row, metadata in enumerate(batch.metadata):
+        violations = validator.violations({} if metadata is None else metadata, budget)
+        if violations:
+            detail = describe(batch.text_ids[row], violations)
+            location = place.format(row=row)
+            raise Invalid(
+                detail,
+                errors=[
+                    FieldError(f"{location}.{each.field}" if each.field else location, each.reason)
+                    for each in violations
+                ],
+            )
+
+
+def _exists(error: store.TextIdExists, batch: Batch) -> Conflict:
+    known = set(error.text_ids)
+    errors = [
+        FieldError(f"body.embeddings[{row}].text_id", f"text_id '{text_id}' already exists.")
+        for row, text_id in enumerate(batch.text_ids)
+        if text_id in known
+    ]
+    first = next((each for each in batch.text_ids if each in known), batch.text_ids[0])
+    more = f" (and {len(known) - 1} more)" if len(known) > 1 else ""
+    return Conflict(
+        f"text_id '{first}' already exists{more}; nothing was stored. Delete it first, or replace "
+        "it with PUT.",
+        errors=errors[:20],
+    )
+
+
+# --- What lower apps ask before a change ----------------------------------------------------------
+def refuse_other_dimensions(project: Project, instance: Instance) -> None:
+    """Raise Conflict if the project's embeddings would not fit the instance."""
+    stored = store.count(project.pk)
+    if stored:
+        raise Conflict(
+            f"Project '{project}' holds {stored} embeddings of {project.instance.dimensions} "
+            f"dimensions; an instance with {instance.dimensions} cannot serve them. Delete them "
+            "first, or make a new project."
+        )
+
+
+def refuse_new_dimensions(instance: Instance) -> None:
+    """Raise Conflict if projects hold embeddings made by the instance."""
+    used = [each for each in instance.projects.all() if store.count(each.pk)]
+    if used:
+        raise Conflict(
+            f"The dimensions of '{instance}' cannot change: it is in use by {len(used)} projects "
+            "that hold embeddings."
+        )

@@ -1,0 +1,16 @@
+"""Registers the app."""
+
+from django.apps import AppConfig
+
+
+class LlmServicesConfig(AppConfig):
+    name = "llm_services"
+    default_auto_field = "django.db.models.BigAutoField"
+    verbose_name = "LLM services"
+
+    def ready(self) -> None:
+        """Tell accounts which instances they reach."""
+        from accounts.selectors import reached_by
+        from llm_services.selectors import instances_reached_by
+
+        reached_by["instances"] = instances_reached_by

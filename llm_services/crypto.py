@@ -1,0 +1,58 @@
+"""Seals providers' API keys: the only reader of the encryption keys.
+
+A sealed key is ``version (1 byte) | key id (8 bytes) | nonce (12 bytes) | ciphertext and tag``,
+AES-256-GCM (NIST SP 800-38D) under SHA-256 of the configured secret. The instance it belongs to is
+associated data: a ciphertext copied to another row does not open there.
+"""
+
+import hashlib
+import os
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from django.conf import settings
+
+_VERSION = b"\x01"
+_KEY_ID = 8
+_NONCE = 12
+
+
+class CannotOpen(Exception):
+    """The stored key cannot be read: its encryption key is not configured, or it was altered."""
+
+
+def seal(secret: str, *, instance_id: int) -> bytes:
+    """Return the secret encrypted for one instance under the newest encryption key."""
+    key_id, key = _ring()[0]
+    nonce = os.urandom(_NONCE)
+    sealed = AESGCM(key).encrypt(nonce, secret.encode("utf-8"), _bound_to(instance_id))
+    return _VERSION + key_id + nonce + sealed
+
+
+def open_sealed(sealed: bytes, *, instance_id: int) -> str:
+    """Return the secret that was sealed for this instance; raise CannotOpen."""
+    if sealed[:1] != _VERSION:
+        raise CannotOpen("The stored provider key has an unknown format.")
+    key_id, rest = sealed[1 : 1 + _KEY_ID], sealed[1 + _KEY_ID :]
+    key = dict(_ring()).get(key_id)
+    if key is None:
+        raise CannotOpen(
+            "The stored provider key was encrypted with an encryption key that is not configured; "
+            "add it to ARMARIUM_PREVIOUS_ENCRYPTION_KEYS."
+        )
+    try:
+        opened = AESGCM(key).decrypt(rest[:_NONCE], rest[_NONCE:], _bound_to(instance_id))
+    except InvalidTag as error:
+        raise CannotOpen("The stored provider key was altered or belongs elsewhere.") from error
+    return opened.decode("utf-8")
+
+
+def _ring() -> list[tuple[bytes, bytes]]:
+    """Return (id, key) of every configured encryption key, the newest first."""
+    secrets = [settings.ENCRYPTION_KEY, *settings.PREVIOUS_ENCRYPTION_KEYS]
+    keys = [hashlib.sha256(secret.encode("utf-8")).digest() for secret in secrets]
+    return [(hashlib.sha256(b"key id" + key).digest()[:_KEY_ID], key) for key in keys]
+
+
+def _bound_to(instance_id: int) -> bytes:
+    return f"llm_services.instance:{instance_id}:api_key".encode()

@@ -1,0 +1,109 @@
+"""Finds projects that somebody may see."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import connection
+from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+
+from accounts.models import User
+from accounts.policy import Actor, Level, account_level, fetch, level_of, scope, with_level
+from accounts.selectors import user_named
+from common.errors import NotFound
+from projects.models import Project, ProjectShare
+
+
+def _projects() -> QuerySet[Project]:
+    return Project.objects.select_related("owner", "instance", "instance__owner")
+
+
+def project_for(actor: Actor, needed: Level, *, owner: str, handle: str) -> Project:
+    """Return the project, with owner and instance, if the actor has the level on it: one query.
+
+    Raises as `policy.fetch`: NotFound, Unauthenticated or Forbidden.
+    """
+    what = f"Project '{owner[:40]}/{handle[:40]}'"
+    return fetch(actor, needed, _projects(), what, owner__handle=owner, handle=handle)
+
+
+def projects_of(actor: Actor, owner: str) -> QuerySet[Project]:
+    """Return the owner's projects that the actor may read, in the order of handles.
+
+    Raises NotFound for an unknown owner. For others than the owner the list holds what is shared
+    with them or public.
+    """
+    user = user_named(owner)
+    rows = _projects().filter(owner=user)
+    if account_level(actor, user) >= Level.READER and not actor.is_capped:
+        return with_level(actor, rows).order_by("handle")
+    return scope(actor, Level.READER, rows).order_by("handle")
+
+
+def projects_reached_by(user: User) -> list[dict[str, str]]:
+    """Return handle, owner and role of the projects an account owns or is shared with."""
+    shared = ProjectShare.objects.filter(user=user).values("subject")
+    rows = with_level(Actor(user=user), Project.objects.select_related("owner"))
+    rows = rows.filter(Q(owner=user) | Q(pk__in=shared)).order_by("owner__handle", "handle")
+    return [
+        {"project_handle": row.handle, "owner": row.owner.handle, "role": level_of(row).word}
+        for row in rows
+    ]
+
+
+def with_counts(rows: QuerySet[Project]) -> QuerySet[Project]:
+    """Annotate each project with its `number_of_embeddings`."""
+    embeddings: Any = Project._meta.get_field("embeddings").related_model
+    counted = (
+        embeddings.objects.filter(project=OuterRef("pk"))
+        .order_by()
+        .values("project")
+        .annotate(number=Count("*"))
+        .values("number")
+    )
+    return rows.annotate(number_of_embeddings=Coalesce(Subquery(counted), 0))
+
+
+def count_embeddings(project: Project) -> None:
+    """Set the project's `number_of_embeddings`: one query."""
+    counted = with_counts(Project.objects.filter(pk=project.pk)).values_list(
+        "number_of_embeddings", flat=True
+    )
+    project.number_of_embeddings = counted.first() or 0  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True)
+class Locked:
+    """What an upload must agree with, held until its transaction ends.
+
+    dimensions: of the project's instance.
+    metadata_schema: "" for none.
+    """
+
+    instance_id: int
+    dimensions: int
+    metadata_schema: str
+
+
+def lock_for_upload(project: Project) -> Locked:
+    """Keep the project and its instance as they are until the transaction ends: one query.
+
+    Many uploads hold this lock at once; deleting or changing what they rely on waits for them, or
+    they for it. Raises NotFound where the project went away or to another owner since it was read.
+    """
+    with connection.cursor() as cursor:
+        # FOR KEY SHARE conflicts with FOR UPDATE only, which is what every change takes.
+        cursor.execute(
+            """
+            SELECT project.instance_id, instance.dimensions, project.metadata_schema
+            FROM projects_project project
+            JOIN llm_services_instance instance ON instance.id = project.instance_id
+            WHERE project.id = %s AND project.owner_id = %s
+            FOR KEY SHARE
+            """,
+            [project.pk, project.owner_id],
+        )
+        row = cursor.fetchone()
+    if row is None:
+        raise NotFound(f"Project '{project}' does not exist.")
+    return Locked(*row)

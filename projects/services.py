@@ -1,0 +1,326 @@
+"""Makes, changes, shares, transfers and deletes projects."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import IntegrityError, transaction
+
+from accounts.models import Role, User
+from accounts.policy import Actor, Level, require_account
+from accounts.selectors import user_named
+from common.errors import Conflict, FieldError, Invalid, NotFound, Unprocessable
+from common.handles import check_handle
+from llm_services.models import Instance
+from llm_services.selectors import builtin_instance, usable_instance, usable_instance_by_id
+from llm_services.services import grantee
+from projects.metadata import InvalidSchema, check_schema
+from projects.models import DEFAULT_HANDLE, DEFAULT_NAME, Project, ProjectShare
+from projects.selectors import project_for
+
+EVERYBODY = "*"
+
+# What higher apps do inside the transaction that holds the project's row lock.
+before_instance_change: list[Callable[[Project, Instance], object]] = []
+
+
+@dataclass(frozen=True)
+class Grant:
+    """One entry of a list of shares: a user handle, or ``*`` for everybody, and a role."""
+
+    user_handle: str
+    role: Role
+
+
+# --- The default project --------------------------------------------------------------------------
+def ensure_default_project(user: User) -> None:
+    """Give the account its default project unless it has one; a race yields exactly one."""
+    if user.is_system or Project.objects.filter(owner=user, is_default=True).exists():
+        return
+    # ON CONFLICT DO NOTHING: whoever comes second finds the row of the first.
+    Project.objects.bulk_create(
+        [
+            Project(
+                owner=user,
+                handle=DEFAULT_HANDLE,
+                name=DEFAULT_NAME,
+                instance=builtin_instance(),
+                is_default=True,
+                metadata={
+                    "is_default": True,
+                    "description": "Holds whatever was made without naming a project.",
+                },
+            )
+        ],
+        ignore_conflicts=True,
+    )
+
+
+# --- Create, change, delete -----------------------------------------------------------------------
+@transaction.atomic
+def create_project(*, actor: Actor, owner: str, handle: str, values: Mapping[str, Any]) -> Project:
+    """Create a project; raise Forbidden, Invalid, Unprocessable, or Conflict for a taken handle.
+
+    values: the fields of the API. The instance is required and must be the owner's, shared with
+    the owner, or the built-in one.
+    """
+    user = user_named(owner)
+    require_account(actor, Level.OWNER, user)
+    check_handle(handle, field="project_handle")
+    ensure_default_project(user)
+    instance = _named_instance(user, values)
+    if instance is None:
+        message = (
+            "Name the project's LLM service instance: give instance_owner and instance_handle."
+        )
+        raise Invalid(message, errors=[FieldError("body.instance_handle", message)])
+    project = Project(owner=user, handle=handle, name=handle, instance=instance)
+    _fill(project, values)
+    try:
+        with transaction.atomic():
+            project.save(force_insert=True)
+    except IntegrityError as error:
+        raise Conflict(f"Project '{project}' already exists.") from error
+    _replace_shares(project, values)
+    return project_for(actor, Level.READER, owner=owner, handle=handle)
+
+
+@transaction.atomic
+def replace_project(
+    *, actor: Actor, owner: str, handle: str, values: Mapping[str, Any]
+) -> tuple[Project, bool]:
+    """Create a project or replace its settings; return it and whether it was created.
+
+    Embeddings stay; grants stay unless `shared_with` is given, which is then the whole list.
+    """
+    user = user_named(owner)
+    require_account(actor, Level.OWNER, user)
+    project = _locked(owner, handle)
+    if project is None:
+        created = create_project(actor=actor, owner=owner, handle=handle, values=values)
+        return created, True
+    defaults = {"description": "", "metadataScheme": None}
+    if values.get("shared_with") is None:
+        defaults["public_read"] = False
+    instance = _named_instance(user, values, project=project)
+    if instance is None:
+        message = "A project always has an instance: give instance_owner and instance_handle."
+        raise Invalid(message, errors=[FieldError("body.instance_handle", message)])
+    _apply(project, {**defaults, **values}, instance)
+    return project_for(actor, Level.READER, owner=owner, handle=handle), False
+
+
+@transaction.atomic
+def update_project(*, actor: Actor, owner: str, handle: str, changes: Mapping[str, Any]) -> Project:
+    """Change some settings; raise as `policy.fetch`, Invalid, Unprocessable or Conflict."""
+    project_for(actor, Level.OWNER, owner=owner, handle=handle)
+    project = _locked(owner, handle)
+    if project is None:
+        raise NotFound(f"Project '{owner}/{handle}' does not exist.")
+    _apply(project, changes, _named_instance(project.owner, changes, project=project))
+    return project_for(actor, Level.READER, owner=owner, handle=handle)
+
+
+@transaction.atomic
+def delete_project(*, actor: Actor, owner: str, handle: str) -> None:
+    """Delete a project with its embeddings, grants and keys.
+
+    Raises Conflict for the default project, which cannot be deleted.
+    """
+    project_for(actor, Level.OWNER, owner=owner, handle=handle)
+    project = _locked(owner, handle)
+    if project is None:
+        raise NotFound(f"Project '{owner}/{handle}' does not exist.")
+    if project.is_default:
+        raise Conflict("The default project cannot be deleted.")
+    project.delete()
+
+
+@transaction.atomic
+def transfer_project(*, actor: Actor, owner: str, handle: str, new_owner: str) -> Project:
+    """Give a project to another account; return it under its new owner.
+
+    Every grant stays except one to the new owner; the old owner has no access left. The instance
+    stays too, even if the new owner could not choose it.
+    Raises Invalid for the owner themselves, NotFound for an unknown account, Conflict where the
+    new owner has a project of that handle, and for the default project.
+    """
+    project_for(actor, Level.OWNER, owner=owner, handle=handle)
+    if new_owner == owner:
+        message = f"'{owner}' owns the project already."
+        raise Invalid(message, errors=[FieldError("body.new_owner_handle", message)])
+    receiver = User.objects.select_for_update(no_key=True).filter(handle=new_owner).first()
+    if receiver is None or receiver.is_system:
+        raise NotFound(f"User '{new_owner[:40]}' does not exist.")
+    project = _locked(owner, handle)
+    if project is None:
+        raise NotFound(f"Project '{owner}/{handle}' does not exist.")
+    if project.is_default:
+        raise Conflict("The default project cannot be transferred.")
+    project.owner = receiver
+    try:
+        with transaction.atomic():
+            project.save(update_fields=["owner", "updated_at"])
+    except IntegrityError as error:
+        raise Conflict(f"'{new_owner}' already has a project '{handle}'.") from error
+    ProjectShare.objects.filter(subject=project, user=receiver).delete()
+    # A key that its maker restricted to this project served the old owner.
+    project.api_keys.all().delete()
+    return project
+
+
+# --- Shares ---------------------------------------------------------------------------------------
+@transaction.atomic
+def share_project(*, actor: Actor, owner: str, handle: str, user: str, role: Role) -> Project:
+    """Give an account a role on the project, replacing any it had; ``*`` makes it public."""
+    project_for(actor, Level.OWNER, owner=owner, handle=handle)
+    project = _locked(owner, handle)
+    if project is None:
+        raise NotFound(f"Project '{owner}/{handle}' does not exist.")
+    if user == EVERYBODY:
+        _refuse_public_editor(role)
+        project.public_read = True
+        project.save(update_fields=["public_read", "updated_at"])
+    else:
+        ProjectShare.objects.update_or_create(
+            subject=project, user=grantee(project.owner, user), defaults={"role": role}
+        )
+    return project
+
+
+@transaction.atomic
+def unshare_project(*, actor: Actor, owner: str, handle: str, user: str) -> Project:
+    """Take a grant back, at once; ``*`` makes the project private.
+
+    Raises NotFound where there was no such grant.
+    """
+    project_for(actor, Level.OWNER, owner=owner, handle=handle)
+    project = _locked(owner, handle)
+    if project is None:
+        raise NotFound(f"Project '{owner}/{handle}' does not exist.")
+    if user == EVERYBODY and project.public_read:
+        project.public_read = False
+        project.save(update_fields=["public_read", "updated_at"])
+        return project
+    deleted, _ = ProjectShare.objects.filter(subject=project, user__handle=user).delete()
+    if not deleted:
+        raise NotFound(f"Project '{project}' is not shared with '{user[:40]}'.")
+    return project
+
+
+def grants_of(project: Project) -> list[Grant]:
+    """Return who the project is shared with, in the order of handles, everybody first."""
+    public = [Grant(EVERYBODY, Role.READER)] if project.public_read else []
+    return public + [
+        Grant(share.user.handle, Role(share.role)) for share in ProjectShare.of(project)
+    ]
+
+
+def _replace_shares(project: Project, values: Mapping[str, Any]) -> None:
+    """Make `shared_with`, if given, the exact list of grants."""
+    if values.get("shared_with") is None:
+        return
+    wanted = _roles(project.owner, values["shared_with"])
+    ProjectShare.objects.filter(subject=project).exclude(user__in=wanted).delete()
+    for user, role in wanted.items():
+        ProjectShare.objects.update_or_create(subject=project, user=user, defaults={"role": role})
+
+
+def _roles(owner: User, grants: Iterable[Grant]) -> dict[User, Role]:
+    return {
+        grantee(owner, grant.user_handle): grant.role
+        for grant in grants
+        if grant.user_handle != EVERYBODY
+    }
+
+
+def _refuse_public_editor(role: Role) -> None:
+    if role != Role.READER:
+        message = f"'{EVERYBODY}' can only be a reader: anybody could write otherwise."
+        raise Invalid(message, errors=[FieldError("body.role", message)])
+
+
+# --- Filling --------------------------------------------------------------------------------------
+def _locked(owner: str, handle: str) -> Project | None:
+    rows = Project.objects.select_for_update(of=("self",)).select_related("owner", "instance")
+    return rows.filter(owner__handle=owner, handle=handle).first()
+
+
+def _named_instance(
+    user: User, values: Mapping[str, Any], *, project: Project | None = None
+) -> Instance | None:
+    """Return the instance that a request names, or None where it names none.
+
+    The instance a project has already may always be named again: after a transfer the new owner
+    need not have a share on it.
+    """
+    handle, number = values.get("instance_handle"), values.get("instance_id")
+    for name in ("instance_handle", "instance_id", "instance_owner"):
+        if name in values and values[name] is None and project is not None:
+            message = f"{name} cannot be null: a project always has an instance."
+            raise Invalid(message, errors=[FieldError(f"body.{name}", message)])
+    if handle is None and number is None:
+        if values.get("instance_owner") is not None:
+            message = "instance_owner needs instance_handle beside it."
+            raise Invalid(message, errors=[FieldError("body.instance_handle", message)])
+        return None
+    owner = values.get("instance_owner") or user.handle
+    current = project.instance if project is not None else None
+    if handle is None:
+        if current is not None and current.pk == number:
+            return current
+        return usable_instance_by_id(user, int(number))
+    if current is not None and (current.owner.handle, current.handle) == (owner, handle):
+        instance = current
+    else:
+        instance = usable_instance(user, owner=owner, handle=handle)
+    if number is not None and instance.pk != number:
+        message = f"instance_id {number} is not '{owner}/{handle}'; give one of the two."
+        raise Invalid(message, errors=[FieldError("body.instance_id", message)])
+    return instance
+
+
+def _apply(project: Project, values: Mapping[str, Any], instance: Instance | None) -> None:
+    if instance is not None and instance.pk != project.instance_id:
+        if instance.dimensions != project.instance.dimensions:
+            for ask in before_instance_change:
+                ask(project, instance)
+        project.instance = instance
+    _fill(project, values)
+    project.save()
+    _replace_shares(project, values)
+
+
+def _fill(project: Project, values: Mapping[str, Any]) -> None:
+    """Set what `values` names; None stands for a field's default."""
+    if "description" in values:
+        project.description = values["description"] or ""
+    if "metadataScheme" in values:
+        project.metadata_schema = _checked_schema(values["metadataScheme"])
+    if "public_read" in values:
+        project.public_read = bool(values["public_read"])
+    if values.get("shared_with") is not None:
+        _fill_public(project, values)
+
+
+def _fill_public(project: Project, values: Mapping[str, Any]) -> None:
+    """Let ``*`` in the list of grants say whether the project is public."""
+    everybody = [grant for grant in values["shared_with"] if grant.user_handle == EVERYBODY]
+    for grant in everybody:
+        _refuse_public_editor(grant.role)
+    if everybody and values.get("public_read") is False:
+        message = f"shared_with holds '{EVERYBODY}', but public_read is false; send one of the two."
+        raise Invalid(message, errors=[FieldError("body.public_read", message)])
+    if "public_read" not in values or everybody:
+        project.public_read = bool(everybody)
+
+
+def _checked_schema(schema: Any) -> str:
+    if schema is None or schema == "":
+        return ""
+    try:
+        return check_schema(schema)
+    except InvalidSchema as error:
+        raise Unprocessable(
+            f"metadataScheme: {error}", errors=[FieldError("body.metadataScheme", str(error))]
+        ) from error

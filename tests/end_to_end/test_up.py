@@ -1,0 +1,246 @@
+"""`manage.py up`, from the first start to the last SIGTERM, with everything killed in between."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from tests.end_to_end.harness import ROOT, Armarium, free_port, wait_for
+
+Make = Callable[..., Armarium]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Give installations that are gone when the test ends."""
+    made: list[Armarium] = []
+
+    def make_one(name: str = "data", **options: str) -> Armarium:
+        made.append(Armarium(tmp_path / name, **options))
+        return made[-1]
+
+    yield make_one
+    for one in made:
+        one.kill_everything()
+
+
+def web_server(armarium: Armarium) -> psutil.Process:
+    """Return granian's main process."""
+    assert armarium.process is not None
+    children = psutil.Process(armarium.process.pid).children()
+    return next(child for child in children if "config.web_server" in child.cmdline())
+
+
+def workers(armarium: Armarium) -> list[psutil.Process]:
+    return list(web_server(armarium).children())
+
+
+def test_first_start_second_start_and_a_clean_end(make: Make) -> None:
+    armarium = make("a folder with spaces", ARMARIUM_ADMIN_KEY="")
+    armarium.start()
+    assert armarium.request("GET", "/healthz", key=None)[0] == 200
+    wait_for(lambda: "Ctrl-C" in armarium.output(), "banner")
+    first = armarium.output()
+    assert f"http://127.0.0.1:{armarium.port}/docs" in first
+    assert "administrator" in first
+    key = next(line.split()[-1] for line in first.splitlines() if "API key " in line)
+    status, answer = armarium.request("GET", "/v1/users", key=key)
+    assert status == 200
+    assert "administrator" in answer["users"]
+
+    assert armarium.terminate()[0] == 0
+    assert armarium.processes() == []
+    assert not (armarium.data_dir / "postgres" / "postmaster.pid").exists()
+
+    armarium.start()
+    wait_for(lambda: armarium.output().count("Ctrl-C") == 2, "banner")
+    second = armarium.output().removeprefix(first)
+    assert "Password" not in second
+    assert "createkey" in second
+    assert armarium.request("GET", "/v1/users", key=key)[0] == 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signal_while_starting_leaves_nothing(make: Make, number: int) -> None:
+    armarium = make()
+    process = armarium.launch()
+    wait_for(lambda: "Starting the database" in armarium.output(), "the start")
+    time.sleep(random.uniform(0, 2))
+    process.send_signal(number)
+    assert process.wait(timeout=25) == 0
+    assert armarium.processes() == []
+
+
+def test_start_after_the_tree_was_killed_at_any_moment(make: Make) -> None:
+    armarium = make()
+    for _ in range(5):
+        armarium.launch()
+        time.sleep(random.uniform(0.3, 4))
+        armarium.kill_everything()
+    armarium.start()
+    assert armarium.terminate()[0] == 0
+    assert armarium.processes() == []
+
+
+def test_start_after_only_up_itself_was_killed(make: Make) -> None:
+    armarium = make()
+    armarium.start()
+    database = armarium.postmaster()
+    assert armarium.process is not None
+    armarium.process.kill()
+    armarium.process.wait()
+    assert armarium.start() < 30
+    assert armarium.postmaster() == database
+    assert armarium.terminate()[0] == 0
+    assert armarium.processes() == []
+
+
+@pytest.mark.parametrize("victim", ["postmaster", "web server", "one worker", "all workers"])
+def test_service_is_back_after_a_part_was_killed(make: Make, victim: str) -> None:
+    armarium = make()
+    armarium.start()
+    postmaster = armarium.postmaster()
+    assert postmaster is not None
+    victims = {
+        "postmaster": lambda: [postmaster],
+        "web server": lambda: [web_server(armarium)],
+        "one worker": lambda: workers(armarium)[:1],
+        "all workers": lambda: workers(armarium),
+    }[victim]()
+    before = {process.pid for process in armarium.processes()}
+    for process in victims:
+        process.kill()
+
+    def replaced() -> bool:
+        alive = {process.pid for process in armarium.processes()}
+        return not alive & {process.pid for process in victims} and bool(alive - before)
+
+    wait_for(replaced, f"{victim} replaced")
+    wait_for(armarium.is_ready, "ready again", timeout_s=20)
+    code, _ = armarium.terminate()
+    assert code == 0
+    assert armarium.processes() == []
+
+
+def test_second_up_names_the_lock(make: Make, tmp_path: Path) -> None:
+    armarium = make()
+    armarium.start()
+    second = Armarium(armarium.data_dir)
+    second.log = tmp_path / "second.log"
+    assert second.launch().wait(timeout=30) == 1
+    assert str(armarium.data_dir / "locks" / "up.lock") in second.output()
+    assert armarium.is_ready()
+
+
+def test_two_installations_side_by_side(make: Make) -> None:
+    one, other = make("one"), make("other")
+    one.launch()
+    other.start()
+    wait_for(one.is_ready, "ready", timeout_s=60)
+    one.request("POST", "/v1/users", {"user_handle": "alice"})
+    assert one.request("GET", "/v1/users/alice")[0] == 200
+    assert other.request("GET", "/v1/users/alice")[0] == 404
+    assert one.terminate()[0] == 0
+    assert other.is_ready()
+
+
+def test_port_of_another_program_is_one_clear_line(make: Make) -> None:
+    armarium = make()
+    with socket.socket() as foreign:
+        foreign.bind(("127.0.0.1", armarium.port))
+        foreign.listen()
+        assert armarium.launch().wait(timeout=30) == 1
+    last = armarium.output().strip().splitlines()[-1]
+    assert f"Port {armarium.port} on 127.0.0.1 is in use" in armarium.output()
+    assert "Traceback" not in armarium.output(), last
+    assert armarium.processes() == []
+
+
+def test_port_of_another_armarium_is_not_shared(make: Make) -> None:
+    one = make("one")
+    one.start()
+    other = make("other", port=one.port)
+    assert other.launch().wait(timeout=30) == 1
+    assert f"Port {one.port}" in other.output()
+
+
+def test_weak_admin_key_is_refused_beyond_loopback(make: Make) -> None:
+    armarium = make(ARMARIUM_ADMIN_KEY="short")
+    assert armarium.launch("--no-demo", "--host", "0.0.0.0").wait(timeout=30) == 1
+    assert "ARMARIUM_ADMIN_KEY" in armarium.output()
+
+
+def test_commands_use_the_running_database_or_their_own(make: Make) -> None:
+    armarium = make()
+    done = armarium.manage("migrate", "--verbosity", "0")
+    assert done.returncode == 0, done.stderr
+    assert armarium.processes() == []
+
+    armarium.start()
+    database = armarium.postmaster()
+    done = armarium.manage("migrate", "--check")
+    assert done.returncode == 0, done.stderr
+    assert armarium.postmaster() == database
+    assert armarium.is_ready()
+
+
+def test_data_dir_option_works_for_every_command(make: Make, tmp_path: Path) -> None:
+    armarium = make()
+    elsewhere = tmp_path / "elsewhere"
+    done = armarium.manage("--data-dir", str(elsewhere), "migrate", "--verbosity", "0")
+    done = armarium.manage("migrate", "--check", f"--data-dir={elsewhere}")
+    assert done.returncode == 0, done.stderr
+    assert (elsewhere / "postgres" / "PG_VERSION").exists()
+    assert not armarium.data_dir.exists()
+
+
+def test_serve_runs_the_web_server_alone(make: Make) -> None:
+    armarium = make()
+    armarium.start()
+    port = free_port()
+    serve = Armarium(armarium.data_dir, port=port)
+    serve.log = armarium.log.with_name("serve.log")
+    with serve.log.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "manage.py"), "serve", "--port", str(port)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=serve.environment,
+            cwd="/",
+        )
+    wait_for(serve.is_ready, "serve is ready")
+    process.terminate()
+    assert process.wait(timeout=25) == 0
+    assert armarium.is_ready()
+
+
+def test_request_in_flight_is_finished_before_the_end(make: Make) -> None:
+    """A body that is still being sent when SIGTERM arrives gets its answer."""
+    armarium = make()
+    armarium.start()
+    body = b'{"user_handle": "alice"}'
+    with socket.create_connection(("127.0.0.1", armarium.port), timeout=15) as client:
+        client.sendall(
+            b"POST /v1/users HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+            b"Content-Type: application/json\r\n"
+            b"Authorization: Bearer "
+            + armarium.environment["ARMARIUM_ADMIN_KEY"].encode()
+            + b"\r\n"
+            b"Content-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body[:5]
+        )
+        time.sleep(0.5)
+        assert armarium.process is not None
+        os.kill(armarium.process.pid, signal.SIGTERM)
+        time.sleep(0.5)
+        client.sendall(body[5:])
+        assert client.recv(65536).startswith(b"HTTP/1.1 201")
+    assert armarium.process.wait(timeout=25) == 0
+    assert armarium.processes() == []
