@@ -49,17 +49,17 @@ def take_data_dir(arguments: list[str]) -> list[str]:
 
 def database_for(arguments: list[str]) -> AbstractContextManager[object]:
     """Return a context in which the embedded database runs, if the command needs it."""
+    import django
     from django.conf import settings
     from django.core.management import get_commands
 
     command = arguments[1] if len(arguments) > 1 else "help"
     asks_for_help = bool({"-h", "--help", "--version"} & set(arguments))
-    if (
-        command in WITHOUT_DATABASE
-        or command not in get_commands()
-        or asks_for_help
-        or settings.EMBEDDED_POSTGRES is None
-    ):
+    if command in WITHOUT_DATABASE or asks_for_help or settings.EMBEDDED_POSTGRES is None:
+        return nullcontext()
+    # Asked any earlier, Django would know only its own commands, and remember that.
+    django.setup()
+    if command not in get_commands():
         return nullcontext()
     # Ended politely, a command still stops the database that it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -1,21 +1,29 @@
 """From the Authorization header to an actor."""
 
+from collections.abc import Callable
+from functools import partial
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+import structlog
 from django.conf import settings
+from django.db import DatabaseError
 from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.permissions import BasePermission
+from rest_framework.permissions import SAFE_METHODS, BasePermission
 from rest_framework.request import Request
 
-from accounts import keys, selectors
-from accounts.models import User
+from accounts import keys, selectors, services
+from accounts.models import ApiKey, User
 from accounts.policy import ANONYMOUS, BOOTSTRAP_ADMIN, Actor
 from common.errors import Unauthenticated
 
 if TYPE_CHECKING:
     # REST framework's views load this module for its settings.
     from rest_framework.views import APIView
+
+log = structlog.get_logger(__name__)
 
 
 class KeyAuthentication(BaseAuthentication):
@@ -53,8 +61,35 @@ def actor_of(request: Request) -> Actor:
     return request.auth if isinstance(request.auth, Actor) else ANONYMOUS
 
 
+class NoteKeyUse:
+    """Middleware that remembers when a key was last used, once its answer is on the way."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        actor = getattr(request, "api_actor", None)
+        if isinstance(actor, Actor) and actor.key is not None:
+            # What Django calls when the server has sent the response and closes it.
+            response._resource_closers.append(partial(_note, actor.key))  # type: ignore[attr-defined]
+        return response
+
+
+def _note(key: ApiKey) -> None:
+    try:
+        services.note_key_use(key)
+    except DatabaseError:
+        log.warning("key_use_not_noted", key=key.public_id)
+
+
 class KeyRequired(BasePermission):
-    """Lets in whoever has a valid key; what they may do is the policy's question."""
+    """Lets in whoever has a valid key; what they may do is the policy's question.
+
+    anonymous_methods: what may be asked without a key; OpenAPI is told by it.
+    """
+
+    anonymous_methods: Collection[str] = ()
 
     def has_permission(self, request: Request, view: "APIView") -> bool:
         """Raise Unauthenticated for anonymous requests."""
@@ -66,6 +101,18 @@ class KeyRequired(BasePermission):
 class Public(BasePermission):
     """Lets everybody in; for routes that the policy or nobody restricts."""
 
+    anonymous_methods: Collection[str] = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
     def has_permission(self, request: Request | HttpRequest, view: "APIView") -> bool:
         """Return True."""
         return True
+
+
+class PublicReading(KeyRequired):
+    """Lets everybody read, as far as the policy allows, and asks for a key to write."""
+
+    anonymous_methods = SAFE_METHODS
+
+    def has_permission(self, request: Request, view: "APIView") -> bool:
+        """Raise Unauthenticated for anonymous requests that write."""
+        return request.method in self.anonymous_methods or super().has_permission(request, view)

@@ -6,7 +6,7 @@ The answer is always one level of an ordered scale. It is asked for one row (`fe
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from django.db.models import Case, IntegerField, Model, OuterRef, QuerySet, Subquery, Value, When
 from django.db.models.functions import Coalesce, Greatest, Least
@@ -81,18 +81,20 @@ T = TypeVar("T", bound=Owned)
 
 def with_level(actor: Actor, things: QuerySet[T]) -> QuerySet[T]:
     """Annotate each thing with the actor's `level` on it, an integer of `Level`."""
+    return cast("QuerySet[T]", things.annotate(level=_level(actor, things.model)))
+
+
+def _level(actor: Actor, model: type[Owned]) -> Any:
     if actor.is_admin:
-        return things.annotate(level=_value(Level.ADMIN))
-    level: Any = _own_level(actor, things.model)
+        return _value(Level.ADMIN)
+    level: Any = _own_level(actor, model)
     if actor.user is not None:
-        level = Greatest(
-            level, Coalesce(_share_level(actor.user, things.model), _value(Level.NONE))
-        )
+        level = Greatest(level, Coalesce(_share_level(actor.user, model), _value(Level.NONE)))
     if actor.cap < Level.ADMIN:
         level = Least(level, _value(actor.cap))
     if actor.key is not None and actor.key.project_id is not None:
-        level = _within_project(actor.key.project_id, things.model, level)
-    return things.annotate(level=level)
+        level = _within_project(actor.key.project_id, model, level)
+    return level
 
 
 def _value(level: Level) -> Value:
@@ -108,7 +110,7 @@ def _own_level(actor: Actor, model: type[Owned]) -> Case:
 
 
 def _share_level(user: User, model: type[Owned]) -> Subquery:
-    shares: Any = model._meta.get_field("shares").related_model
+    shares: Any = cast("Any", model)._meta.get_field("shares").related_model
     roles = [When(role=role, then=_value(level)) for role, level in ROLE_LEVELS.items()]
     return Subquery(
         shares.objects.filter(subject=OuterRef("pk"), user=user)

@@ -45,7 +45,7 @@ def given(serializer: type[S], request: Request, *, partial: bool = False) -> di
     Raises Invalid, UnsupportedMedia, TooLarge or LengthRequired, or REST framework's
     ValidationError for a body of the wrong shape.
     """
-    bound = serializer(data=read_object(request), partial=partial)  # type: ignore[call-arg]
+    bound = serializer(data=read_object(request), partial=partial)
     bound.is_valid(raise_exception=True)
     return dict(bound.validated_data)
 

@@ -15,7 +15,8 @@ from common.errors import FieldError, Invalid
 
 MAX_DEPTH = 64
 MAX_VALUES = 100_000
-_SMALL = 64
+# Looking a member up walks through those before it: the square of this is affordable.
+_SMALL = 1_000
 _LARGEST_INTEGER = 2**63 - 1
 _SMALLEST_INTEGER = -(2**63)
 

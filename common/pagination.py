@@ -24,7 +24,7 @@ class Page(Generic[T]):
         """Whether entries follow after this page."""
         return self.offset + len(self.items) < self.total_count
 
-    def envelope(self, key: str, items: Sequence[Any]) -> dict[str, Any]:
+    def envelope(self, key: str, items: Any) -> dict[str, Any]:
         """Return the answer's body: the rendered items under their key, and the counts."""
         return {
             key: items,

@@ -12,12 +12,13 @@ from django.core.exceptions import (
     SuspiciousOperation,
 )
 from django.core.exceptions import ValidationError as ModelValidationError
-from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db import IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse
 from rest_framework import exceptions as rest
 from rest_framework.response import Response
 
 from common.errors import (
+    Conflict,
     DomainError,
     FieldError,
     Forbidden,
@@ -117,8 +118,10 @@ def as_domain_error(exception: Exception) -> DomainError | None:
         case OperationalError() | InterfaceError():
             log.warning("database_unavailable", error=type(exception.__cause__).__name__)
             return Unavailable("The database did not answer in time; try again in a moment.")
-        case DatabaseError():
-            return None
+        case IntegrityError():
+            # Constraints guard what two requests may do to each other at the same moment.
+            log.warning("integrity_error", error=type(exception.__cause__).__name__)
+            return Conflict("Something this relies on changed at the same moment; try again.")
         case _:
             return None
 

@@ -22,6 +22,9 @@ _WITH_BODY = (
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
 )
 _MEANING = {
+    200: "Done.",
+    201: "Created.",
+    204: "Done; there is nothing to return.",
     400: "The request is malformed, or a value or parameter is wrong.",
     401: "The key is missing, malformed, unknown, expired or revoked.",
     403: "The key is valid, its account may not do this.",
@@ -32,6 +35,18 @@ _MEANING = {
     415: "The body is not JSON in UTF-8.",
     422: "The metadata schema cannot be used.",
     503: "The database did not answer in time; try again.",
+}
+# What the parts of an address mean, and an example of each.
+_ADDRESS = {
+    "owner": ("The handle of the account that owns it.", "alice"),
+    "project": ("The project's handle.", "letters"),
+    "handle": ("Its own handle.", "my-openai"),
+    "user": ("An account's handle.", "bob"),
+    "standard": ("The API standard's handle.", "openai"),
+    "text_id": (
+        "The id of the text, percent-encoded: a slash in it may stay, or be sent as `%2F`.",
+        "letter-1:p.3",
+    ),
 }
 
 
@@ -49,7 +64,8 @@ class Problem(serializers.Serializer[Any]):
     title = serializers.CharField(help_text="The reason phrase of the status.")
     status = serializers.IntegerField()
     detail = serializers.CharField(help_text="What is wrong and the way out, in a sentence.")
-    errors = FieldProblem(many=True, required=False)
+    # The name is RFC 9457's custom; the serializer's own `errors` is not needed to describe.
+    errors = FieldProblem(many=True, required=False)  # type: ignore[assignment]
 
 
 class Message(serializers.Serializer[Any]):
@@ -79,15 +95,38 @@ class BearerKey(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call
 
 
 class Schema(AutoSchema):
-    """Marks the query parameters of list routes as the view declares them, never by guesswork."""
+    """Describes a method by what its view declares, never by guesswork."""
 
     def _is_list_view(self, serializer: Any = None) -> bool:
         return False
+
+    def get_auth(self) -> list[Any]:
+        """Return how to authenticate; an empty object means that it works without a key too."""
+        schemes: list[Any] = super().get_auth()
+        admitting = (
+            getattr(permission, "anonymous_methods", ())
+            for permission in self.view.get_permissions()
+        )
+        if schemes and all(self.method in methods for methods in admitting):
+            schemes.append({})
+        return schemes
+
+    def _resolve_path_parameters(self, variables: Any) -> list[Any]:
+        parameters: list[Any] = super()._resolve_path_parameters(variables)
+        for parameter in parameters:
+            meaning, example = _ADDRESS[parameter["name"]]
+            parameter |= {
+                "description": meaning,
+                "example": example,
+                "schema": {"type": "string", "minLength": 1},
+            }
+        return parameters
 
 
 def operation(
     summary: str,
     *,
+    name: str,
     tag: str,
     answers: Mapping[int, Any],
     request: Any = None,
@@ -96,21 +135,22 @@ def operation(
     public: bool = False,
     description: str = "",
     examples: Sequence[OpenApiExample] = (),
-    name: str | None = None,
 ) -> Callable[[F], F]:
     """Describe a method of a view.
 
+    name: the operation's id, which generated clients take for a function's name.
     answers: the serializer of each success status.
     errors: the statuses beside those that every route of its kind has.
-    public: whether it may be asked without a key.
-    name: the operation's id, where the generated one would not be unique.
+    public: whether it refuses nobody; a key that is sent must be a good one all the same.
     """
-    statuses = {*_ALWAYS, *errors}
+    statuses = {*_ALWAYS, HTTPStatus.UNAUTHORIZED, *errors}
     if not public:
-        statuses |= {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+        statuses.add(HTTPStatus.FORBIDDEN)
     if request is not None:
         statuses |= set(_WITH_BODY)
-    responses: dict[Any, Any] = dict(answers)
+    responses: dict[Any, Any] = {
+        status: OpenApiResponse(shape, _MEANING[status]) for status, shape in answers.items()
+    }
     for status in sorted(statuses):
         responses[int(status), CONTENT_TYPE] = OpenApiResponse(Problem, _MEANING[int(status)])
     return extend_schema(
@@ -122,7 +162,6 @@ def operation(
         parameters=[query] if query is not None else None,
         responses=responses,
         examples=list(examples) or None,
-        **({"auth": []} if public and HTTPStatus.UNAUTHORIZED not in statuses else {}),
     )
 
 
@@ -143,6 +182,9 @@ def document_problems(
     for path in result["paths"].values():
         for described in path.values():
             responses = described.get("responses", {})
+            if "security" not in described:
+                # Nobody looks at a key here.
+                responses.pop("401", None)
             if "401" in responses:
                 responses["401"]["headers"] = {
                     "WWW-Authenticate": {"schema": {"type": "string", "example": "Bearer"}}

@@ -44,5 +44,6 @@ class AlwaysJson(BaseContentNegotiation):
     def select_renderer(
         self, request: HttpRequest, renderers: Any, format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
-        """Return the only renderer."""
-        return JsonRenderer(), JsonRenderer.media_type
+        """Return the view's first renderer: JSON, except for the pages about the API."""
+        renderer = next(iter(renderers))
+        return renderer, renderer.media_type

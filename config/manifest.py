@@ -60,7 +60,13 @@ class Manifest(Resource):
     permission_classes = [Public]
     authentication_classes = []
 
-    @operation("About this server", tag="Server", answers={200: ManifestOut}, public=True)
+    @operation(
+        "About this server",
+        name="get_manifest",
+        tag="Server",
+        answers={200: ManifestOut},
+        public=True,
+    )
     def get(self, request: Request) -> Response:
         """Return what this server is and its addresses."""
         return Response(

@@ -105,6 +105,7 @@ MIDDLEWARE = [
     "common.middleware.CrossOrigin",
     "django_structlog.middlewares.RequestMiddleware",
     "common.middleware.RequestLimits",
+    "accounts.authentication.NoteKeyUse",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",

@@ -3,6 +3,7 @@
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponsePermanentRedirect
 from django.urls import URLPattern, URLResolver, include, path
+from django.views.generic import RedirectView
 from drf_spectacular.views import (
     SpectacularJSONAPIView,
     SpectacularSwaggerSplitView,
@@ -32,6 +33,7 @@ def to_admin(request: HttpRequest) -> HttpResponsePermanentRedirect:
 
 
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("", RedirectView.as_view(pattern_name="docs")),
     path("v1", Manifest.as_view()),
     path("v1/", include(v1)),
     path("healthz", health.healthz),

@@ -82,7 +82,8 @@ def parse_batch(body: bytes, expected: Expected) -> Batch:
     locations = [f"body.embeddings[{index}]" for index in range(len(items))]
     batch = _read_items(list(items), locations, expected)
     if _may_hold_nested_vectors(body, batch):
-        for item, location in zip(items, locations, strict=True):
+        for each, location in zip(items, locations, strict=True):
+            item: Any = each
             _refuse_nested(item["vector"], f"{location}.vector")
     return batch
 

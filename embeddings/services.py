@@ -8,6 +8,7 @@ from django.db import connection, transaction
 
 from accounts.models import ApiKey, User
 from accounts.policy import Actor, Level, require_admin
+from common.database import retry_conflicts
 from common.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from common.handles import SYSTEM
 from embeddings import batches, store
@@ -31,6 +32,7 @@ def upload(*, actor: Actor, owner: str, handle: str, body: Callable[[], bytes]) 
     return batch.text_ids
 
 
+@retry_conflicts
 def store_batch(project: Project, batch: Batch) -> None:
     """Store new embeddings in a project: all of them or none; raise Conflict or Invalid."""
     twice = batches.repeated(batch.text_ids)

@@ -211,11 +211,8 @@ def nearest(project_id: int, vector: Matrix, wanted: Wanted) -> list[Hit]:
 
     vector: float32 of shape (dimensions,).
     """
-    statement, parameters = _ranking(wanted)
-    statement = sql.SQL("SELECT text_id, similarity FROM ({ranking}) AS hits").format(
-        ranking=statement.format(
-            growing=_GROWING, query=sql.SQL("%(vector)s::vector"), itself=sql.SQL("")
-        )
+    statement, parameters = _ranking(
+        wanted, query=sql.SQL("%(vector)s::vector"), others=sql.SQL("true")
     )
     parameters |= {"project": project_id, "vector": encode_vector(vector)}
     with _cursor() as cursor:
@@ -228,11 +225,10 @@ def nearest_to_stored(project_id: int, text_ids: Sequence[str], wanted: Wanted) 
 
     text_ids: of these, the first that is stored is meant. One statement.
     """
-    statement, parameters = _ranking(wanted)
-    ranking = statement.format(
-        growing=_GROWING,
+    ranking, parameters = _ranking(
+        wanted,
         query=sql.SQL("query.vector"),
-        itself=sql.SQL("AND embedding.text_id <> query.text_id"),
+        others=sql.SQL("embedding.text_id <> query.text_id"),
     )
     statement = sql.SQL(
         "WITH query AS MATERIALIZED ("
@@ -241,6 +237,7 @@ def nearest_to_stored(project_id: int, text_ids: Sequence[str], wanted: Wanted) 
         " ORDER BY array_position(%(ids)s::text[], text_id::text) LIMIT 1)"
         " SELECT hits.text_id, hits.similarity"
         " FROM query LEFT JOIN LATERAL ({ranking}) AS hits ON true"
+        " ORDER BY hits.similarity DESC, hits.text_id"
     ).format(growing=_GROWING, ranking=ranking)
     parameters |= {"project": project_id, "ids": list(text_ids)}
     with _cursor() as cursor:
@@ -251,28 +248,32 @@ def nearest_to_stored(project_id: int, text_ids: Sequence[str], wanted: Wanted) 
     return [Hit(text_id, float(similarity)) for text_id, similarity in rows if text_id is not None]
 
 
-def _ranking(wanted: Wanted) -> tuple[sql.SQL | sql.Composed, dict[str, Any]]:
-    """Return the statement that ranks, with {growing}, {query} and {itself} still open.
+def _ranking(
+    wanted: Wanted, *, query: sql.Composable, others: sql.Composable
+) -> tuple[sql.Composed, dict[str, Any]]:
+    """Return the statement that ranks a project's embeddings, and its parameters but the project.
 
+    query: the vector to compare with.
+    others: which rows may be results.
     The threshold cuts the ranking's tail, so it is applied outside of the sorted part: the distance
     is computed once for each row.
     """
     excluded, parameters = _excluding(wanted.exclusion)
     statement = sql.SQL(
         "SELECT text_id, 1 - distance AS similarity FROM ("
-        " SELECT embedding.text_id, embedding.vector <=> {{query}} AS distance"
-        " FROM {{growing}} AS embedding"
+        " SELECT embedding.text_id, embedding.vector <=> {query} AS distance"
+        " FROM {growing} AS embedding"
         " WHERE embedding.project_id = %(project)s"
-        " AND vector_dims(embedding.vector) = vector_dims({{query}}) {{itself}} {excluded}"
+        " AND vector_dims(embedding.vector) = vector_dims({query}) AND {others} {excluded}"
         " ORDER BY distance, embedding.text_id LIMIT %(limit)s OFFSET %(offset)s"
         ") AS ranked WHERE 1 - distance >= %(threshold)s ORDER BY distance, text_id"
-    ).format(excluded=excluded)
+    ).format(query=query, growing=_GROWING, others=others, excluded=excluded)
     parameters |= {
         "limit": wanted.limit,
         "offset": wanted.offset,
         "threshold": wanted.threshold,
     }
-    return sql.SQL(statement.as_string(None)), parameters
+    return statement, parameters
 
 
 def _excluding(exclusion: Exclusion | None) -> tuple[sql.Composed, dict[str, Any]]:
@@ -283,7 +284,8 @@ def _excluding(exclusion: Exclusion | None) -> tuple[sql.Composed, dict[str, Any
     """
     if exclusion is None:
         return sql.Composed([]), {}
-    nested, parameters = sql.SQL("embedding.metadata"), {"value": exclusion.value}
+    nested: sql.Composable = sql.SQL("embedding.metadata")
+    parameters: dict[str, Any] = {"value": exclusion.value}
     *parents, last = exclusion.path
     for depth, key in enumerate(parents):
         nested += sql.SQL(" -> {}::text").format(sql.Placeholder(f"path_{depth}"))
@@ -332,7 +334,7 @@ def insert(
         " %(texts)s::text[], %(metadata)s::text[])"
         " AS given (id, text_id, vector, text, metadata)"
     ).format(growing=_GROWING, segment=sql.Literal(GROWING_SEGMENT))
-    parameters = {
+    parameters: dict[str, Any] = {
         "project": project_id,
         "instance": instance_id,
         "ids": [uuid7() for _ in order],
@@ -434,7 +436,8 @@ def _cursor() -> CursorWrapper:
     that errors are translated and whatever counts, logs or forbids queries sees them.
     """
     connection.ensure_connection()
-    cursor = psycopg.Cursor(connection.connection)
+    # Any: the stubs know Django's own cursors only.
+    cursor: Any = psycopg.Cursor(connection.connection)
     cursor.format = Format.BINARY
     if connection.queries_logged:
         return connection.make_debug_cursor(cursor)

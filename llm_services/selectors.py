@@ -12,6 +12,7 @@ from accounts.policy import (
     fetch,
     level_of,
     require_account,
+    scope,
     with_level,
 )
 from accounts.selectors import user_named
@@ -90,7 +91,7 @@ def instances_of(actor: Actor, owner: str) -> QuerySet[Instance]:
     if account_level(actor, user) >= Level.READER:
         rows = rows.filter(Q(owner=user) | Q(pk__in=_shared(InstanceShare, user)))
     else:
-        rows = rows.filter(owner=user, level__gte=int(Level.READER))
+        rows = scope(actor, Level.READER, _instances().filter(owner=user))
         if not rows.exists():
             require_account(actor, Level.READER, user)
     return rows.order_by("owner__handle", "handle")

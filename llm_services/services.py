@@ -1,7 +1,7 @@
 """Makes, changes, shares and deletes API standards, definitions and instances."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import SplitResult, urlsplit
 
 from django.db import IntegrityError, transaction
@@ -299,13 +299,14 @@ def grantee(owner: User, handle: str) -> User:
 
 
 def _grant(shares: type[Share], subject: Definition | Instance, handle: str, role: Role) -> None:
-    shares._default_manager.update_or_create(
+    cast("Any", shares)._default_manager.update_or_create(
         subject=subject, user=grantee(subject.owner, handle), defaults={"role": role}
     )
 
 
 def _revoke(shares: type[Share], subject: Definition | Instance, handle: str) -> None:
-    deleted, _ = shares._default_manager.filter(subject=subject, user__handle=handle).delete()
+    rows = cast("Any", shares)._default_manager.filter(subject=subject, user__handle=handle)
+    deleted, _ = rows.delete()
     if not deleted:
         raise NotFound(f"'{subject}' is not shared with '{handle[:40]}'.")
 

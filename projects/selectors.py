@@ -1,7 +1,7 @@
 """Finds projects that somebody may see."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from django.db import connection
 from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
@@ -61,15 +61,14 @@ def with_counts(rows: QuerySet[Project]) -> QuerySet[Project]:
         .annotate(number=Count("*"))
         .values("number")
     )
-    return rows.annotate(number_of_embeddings=Coalesce(Subquery(counted), 0))
+    annotated = rows.annotate(number_of_embeddings=Coalesce(Subquery(counted), 0))
+    return cast("QuerySet[Project]", annotated)
 
 
 def count_embeddings(project: Project) -> None:
     """Set the project's `number_of_embeddings`: one query."""
-    counted = with_counts(Project.objects.filter(pk=project.pk)).values_list(
-        "number_of_embeddings", flat=True
-    )
-    project.number_of_embeddings = counted.first() or 0  # type: ignore[attr-defined]
+    counted: Any = with_counts(Project.objects.filter(pk=project.pk)).get()
+    project.number_of_embeddings = counted.number_of_embeddings  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)

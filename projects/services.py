@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from django.db import IntegrityError, transaction
 
@@ -99,7 +99,7 @@ def replace_project(
     if project is None:
         created = create_project(actor=actor, owner=owner, handle=handle, values=values)
         return created, True
-    defaults = {"description": "", "metadataScheme": None}
+    defaults: dict[str, Any] = {"description": "", "metadataScheme": None}
     if values.get("shared_with") is None:
         defaults["public_read"] = False
     instance = _named_instance(user, values, project=project)
@@ -254,22 +254,23 @@ def _named_instance(
     The instance a project has already may always be named again: after a transfer the new owner
     need not have a share on it.
     """
-    handle, number = values.get("instance_handle"), values.get("instance_id")
+    handle: str | None = values.get("instance_handle")
+    number: int | None = values.get("instance_id")
     for name in ("instance_handle", "instance_id", "instance_owner"):
         if name in values and values[name] is None and project is not None:
             message = f"{name} cannot be null: a project always has an instance."
             raise Invalid(message, errors=[FieldError(f"body.{name}", message)])
+    current = project.instance if project is not None else None
     if handle is None and number is None:
         if values.get("instance_owner") is not None:
             message = "instance_owner needs instance_handle beside it."
             raise Invalid(message, errors=[FieldError("body.instance_handle", message)])
         return None
-    owner = values.get("instance_owner") or user.handle
-    current = project.instance if project is not None else None
     if handle is None:
         if current is not None and current.pk == number:
             return current
-        return usable_instance_by_id(user, int(number))
+        return usable_instance_by_id(user, cast("int", number))
+    owner = values.get("instance_owner") or user.handle
     if current is not None and (current.owner.handle, current.handle) == (owner, handle):
         instance = current
     else:

@@ -35,7 +35,7 @@ class Users(Resource):
 
     queries = {"get": Paging}
 
-    @operation("List users", tag=TAG, answers={200: UsersOut}, query=Paging, name="users_list")
+    @operation("List users", name="list_users", tag=TAG, answers={200: UsersOut}, query=Paging)
     def get(self, request: Request) -> Response:
         """Return the handles of all accounts; for administrators."""
         page = page_of(selectors.all_users(actor_of(request)), **self.query)
@@ -43,6 +43,7 @@ class Users(Resource):
 
     @operation(
         "Create a user",
+        name="create_user",
         tag=TAG,
         request=NewUserIn,
         answers={201: NewUserOut},
@@ -67,6 +68,7 @@ class OneUser(Resource):
 
     @operation(
         "Get a user",
+        name="get_user",
         tag=TAG,
         answers={200: ReachingUserOut},
         errors=[404],
@@ -84,6 +86,7 @@ class OneUser(Resource):
 
     @operation(
         "Create or replace a user",
+        name="replace_user",
         tag=TAG,
         request=UserIn,
         answers={200: UserOut, 201: NewUserOut},
@@ -102,6 +105,7 @@ class OneUser(Resource):
 
     @operation(
         "Change a user",
+        name="update_user",
         tag=TAG,
         request=UserFieldsIn,
         answers={200: UserOut},
@@ -115,7 +119,9 @@ class OneUser(Resource):
         changed = services.update_user(actor=actor_of(request), handle=user, changes=values)
         return Response(UserOut(changed).data)
 
-    @operation("Delete a user", tag=TAG, answers={200: Message}, errors=[404, 409])
+    @operation(
+        "Delete a user", name="delete_user", tag=TAG, answers={200: Message}, errors=[404, 409]
+    )
     def delete(self, request: Request, user: str) -> Response:
         """Delete an account and all it owns; for the account itself and administrators."""
         services.delete_user(actor=actor_of(request), handle=user)

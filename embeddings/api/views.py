@@ -6,7 +6,7 @@ from typing import Any
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import Public, actor_of
+from accounts.authentication import Public, PublicReading, actor_of
 from common.api import Resource, read_body
 from common.query import Paging
 from common.schema import Message, answer_example, body_example, operation
@@ -58,17 +58,16 @@ class Embeddings(Resource):
 
     queries = {"get": Paging}
 
-    def get_permissions(self) -> list[Any]:
-        """Leave reading to the policy: the project may be public."""
-        return [Public()] if self.request.method in {"GET", "HEAD"} else super().get_permissions()
+    # The policy decides who may read: the project may be public.
+    permission_classes = [PublicReading]
 
     @operation(
         "List embeddings",
+        name="list_embeddings",
         tag=TAG,
         answers={200: EmbeddingsOut},
         errors=[404],
         query=Paging,
-        name="embeddings_list",
     )
     def get(self, request: Request, owner: str, project: str) -> Response:
         """Return a page of the project's embeddings with their vectors."""
@@ -79,6 +78,7 @@ class Embeddings(Resource):
 
     @operation(
         "Upload embeddings",
+        name="upload_embeddings",
         tag=TAG,
         request=UploadIn,
         answers={201: UploadOut},
@@ -104,10 +104,10 @@ class Embeddings(Resource):
 
     @operation(
         "Delete all embeddings",
+        name="delete_all_embeddings",
         tag=TAG,
         answers={200: DeletedOut},
         errors=[404],
-        name="embeddings_destroy_all",
     )
     def delete(self, request: Request, owner: str, project: str) -> Response:
         """Delete every embedding of the project; the project stays."""
@@ -121,11 +121,12 @@ class Embeddings(Resource):
 class OneEmbedding(Resource):
     """One embedding."""
 
-    def get_permissions(self) -> list[Any]:
-        """Leave reading to the policy: the project may be public."""
-        return [Public()] if self.request.method in {"GET", "HEAD"} else super().get_permissions()
+    # The policy decides who may read: the project may be public.
+    permission_classes = [PublicReading]
 
-    @operation("Get an embedding", tag=TAG, answers={200: EmbeddingOut}, errors=[404])
+    @operation(
+        "Get an embedding", name="get_embedding", tag=TAG, answers={200: EmbeddingOut}, errors=[404]
+    )
     def get(self, request: Request, owner: str, project: str, text_id: str) -> Response:
         """Return one embedding; percent-encode its id in the address, slashes included or not."""
         found, row = selectors.embedding_for(
@@ -135,6 +136,7 @@ class OneEmbedding(Resource):
 
     @operation(
         "Create or replace an embedding",
+        name="replace_embedding",
         tag=TAG,
         request=ReplacedEmbeddingIn,
         answers={200: EmbeddingOut, 201: EmbeddingOut},
@@ -152,7 +154,13 @@ class OneEmbedding(Resource):
         )
         return Response(shown(row, found), status=201 if created else 200)
 
-    @operation("Delete an embedding", tag=TAG, answers={200: Message}, errors=[404])
+    @operation(
+        "Delete an embedding",
+        name="delete_embedding",
+        tag=TAG,
+        answers={200: Message},
+        errors=[404],
+    )
     def delete(self, request: Request, owner: str, project: str, text_id: str) -> Response:
         """Delete one embedding."""
         services.delete_embedding(
@@ -169,6 +177,7 @@ class SimilarToVector(Resource):
 
     @operation(
         "Search by vector",
+        name="search_by_vector",
         tag=SEARCH,
         request=VectorIn,
         answers={200: SimilarOut},
@@ -197,6 +206,7 @@ class SimilarToText(Resource):
 
     @operation(
         "Search by stored text",
+        name="search_by_text",
         tag=SEARCH,
         answers={200: SimilarOut},
         errors=[404],
@@ -219,7 +229,9 @@ class SimilarToText(Resource):
 class SanityCheck(Resource):
     """Looking for stored data that would be refused today."""
 
-    @operation("Check all stored data", tag=ADMIN, answers={200: SanityOut})
+    @operation(
+        "Check all stored data", name="check_stored_data", tag=ADMIN, answers={200: SanityOut}
+    )
     def get(self, request: Request) -> Response:
         """Compare every embedding with its instance and metadata schema; for administrators."""
         report = selectors.sanity_report(actor_of(request))
@@ -240,6 +252,7 @@ class Reset(Resource):
 
     @operation(
         "Delete everything",
+        name="delete_everything",
         tag=ADMIN,
         answers={204: None},
         description=(

@@ -5,7 +5,7 @@ from typing import Any
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import Public, actor_of
+from accounts.authentication import PublicReading, actor_of
 from accounts.models import Role, Share
 from accounts.policy import Level
 from common.api import Resource, given
@@ -82,26 +82,19 @@ _FROM_DEFINITION = body_example(
 )
 
 
-class PublicReading(Resource):
-    """A resource that everybody may read, with a key or without."""
-
-    def get_permissions(self) -> list[Any]:
-        """Ask for a key only where something is written."""
-        return [Public()] if self.request.method in {"GET", "HEAD"} else super().get_permissions()
-
-
-class Standards(PublicReading):
+class Standards(Resource):
     """All API standards."""
 
+    permission_classes = [PublicReading]
     queries = {"get": Paging}
 
     @operation(
         "List API standards",
+        name="list_api_standards",
         tag=STANDARDS,
         answers={200: StandardsOut},
         query=Paging,
         public=True,
-        name="api_standards_list",
     )
     def get(self, request: Request) -> Response:
         """Return the protocols that instances can speak."""
@@ -110,6 +103,7 @@ class Standards(PublicReading):
 
     @operation(
         "Create an API standard",
+        name="create_api_standard",
         tag=STANDARDS,
         request=NewStandardIn,
         answers={201: StandardOut},
@@ -124,11 +118,14 @@ class Standards(PublicReading):
         return Response(StandardOut(standard).data, status=201)
 
 
-class OneStandard(PublicReading):
+class OneStandard(Resource):
     """One API standard."""
+
+    permission_classes = [PublicReading]
 
     @operation(
         "Get an API standard",
+        name="get_api_standard",
         tag=STANDARDS,
         answers={200: StandardOut},
         errors=[404],
@@ -140,6 +137,7 @@ class OneStandard(PublicReading):
 
     @operation(
         "Create or replace an API standard",
+        name="replace_api_standard",
         tag=STANDARDS,
         request=StandardIn,
         answers={200: StandardOut, 201: StandardOut},
@@ -158,6 +156,7 @@ class OneStandard(PublicReading):
 
     @operation(
         "Change an API standard",
+        name="update_api_standard",
         tag=STANDARDS,
         request=StandardIn,
         answers={200: StandardOut},
@@ -173,7 +172,13 @@ class OneStandard(PublicReading):
         result = services.update_standard(actor=actor_of(request), handle=standard, changes=values)
         return Response(StandardOut(result).data)
 
-    @operation("Delete an API standard", tag=STANDARDS, answers={200: Message}, errors=[404, 409])
+    @operation(
+        "Delete an API standard",
+        name="delete_api_standard",
+        tag=STANDARDS,
+        answers={200: Message},
+        errors=[404, 409],
+    )
     def delete(self, request: Request, standard: str) -> Response:
         """Delete a standard that nothing refers to; for administrators."""
         services.delete_standard(actor=actor_of(request), handle=standard)
@@ -187,11 +192,11 @@ class Definitions(Resource):
 
     @operation(
         "List definitions",
+        name="list_definitions",
         tag=DEFINITIONS,
         answers={200: DefinitionsOut},
         errors=[404],
         query=Paging,
-        name="llm_service_definitions_list",
         description=(
             "The owner's own, those shared with the owner, and those of `_system`. "
             "The list of `_system` is open to every key."
@@ -204,6 +209,7 @@ class Definitions(Resource):
 
     @operation(
         "Create a definition",
+        name="create_definition",
         tag=DEFINITIONS,
         request=NewDefinitionIn,
         answers={201: DefinitionOut},
@@ -223,7 +229,13 @@ class Definitions(Resource):
 class OneDefinition(Resource):
     """One definition."""
 
-    @operation("Get a definition", tag=DEFINITIONS, answers={200: DefinitionOut}, errors=[404])
+    @operation(
+        "Get a definition",
+        name="get_definition",
+        tag=DEFINITIONS,
+        answers={200: DefinitionOut},
+        errors=[404],
+    )
     def get(self, request: Request, owner: str, handle: str) -> Response:
         """Return a definition; for its owner, those it is shared with, and all if it is public."""
         definition = selectors.definition_for(
@@ -233,6 +245,7 @@ class OneDefinition(Resource):
 
     @operation(
         "Create or replace a definition",
+        name="replace_definition",
         tag=DEFINITIONS,
         request=DefinitionIn,
         answers={200: DefinitionOut, 201: DefinitionOut},
@@ -250,6 +263,7 @@ class OneDefinition(Resource):
 
     @operation(
         "Change a definition",
+        name="update_definition",
         tag=DEFINITIONS,
         request=DefinitionIn,
         answers={200: DefinitionOut},
@@ -265,7 +279,13 @@ class OneDefinition(Resource):
         )
         return Response(DefinitionOut(definition).data)
 
-    @operation("Delete a definition", tag=DEFINITIONS, answers={200: Message}, errors=[404])
+    @operation(
+        "Delete a definition",
+        name="delete_definition",
+        tag=DEFINITIONS,
+        answers={200: Message},
+        errors=[404],
+    )
     def delete(self, request: Request, owner: str, handle: str) -> Response:
         """Delete a definition; instances made from it stay."""
         services.delete_definition(actor=actor_of(request), owner=owner, handle=handle)
@@ -277,6 +297,7 @@ class DefinitionShares(Resource):
 
     @operation(
         "Share a definition",
+        name="share_definition",
         tag=DEFINITIONS,
         request=DefinitionShareIn,
         answers={201: DefinitionSharesOut},
@@ -295,7 +316,13 @@ class DefinitionShares(Resource):
 class OneDefinitionShare(Resource):
     """One grant on a definition."""
 
-    @operation("Unshare a definition", tag=DEFINITIONS, answers={200: Message}, errors=[404])
+    @operation(
+        "Unshare a definition",
+        name="unshare_definition",
+        tag=DEFINITIONS,
+        answers={200: Message},
+        errors=[404],
+    )
     def delete(self, request: Request, owner: str, handle: str, user: str) -> Response:
         """Take the definition back from an account."""
         definition = services.unshare_definition(
@@ -309,6 +336,7 @@ class DefinitionSharedWith(Resource):
 
     @operation(
         "List the shares of a definition",
+        name="list_definition_shares",
         tag=DEFINITIONS,
         answers={200: DefinitionSharesOut},
         errors=[404],
@@ -328,11 +356,11 @@ class Instances(Resource):
 
     @operation(
         "List LLM services",
+        name="list_llm_services",
         tag=INSTANCES,
         answers={200: InstancesOut},
         errors=[404],
         query=Paging,
-        name="llm_services_list",
         description=(
             "The owner's own instances and those shared with the owner; `access_role` tells them "
             "apart. The built-in instance is listed under `_system`, for every key."
@@ -345,6 +373,7 @@ class Instances(Resource):
 
     @operation(
         "Create an LLM service",
+        name="create_llm_service",
         tag=INSTANCES,
         request=NewInstanceIn,
         answers={201: InstanceOut},
@@ -366,6 +395,7 @@ class FromDefinition(Resource):
 
     @operation(
         "Create an LLM service from a definition",
+        name="create_llm_service_from_definition",
         tag=INSTANCES,
         request=NewInstanceIn,
         answers={201: InstanceOut},
@@ -389,7 +419,13 @@ class FromDefinition(Resource):
 class OneInstance(Resource):
     """One instance."""
 
-    @operation("Get an LLM service", tag=INSTANCES, answers={200: InstanceOut}, errors=[404])
+    @operation(
+        "Get an LLM service",
+        name="get_llm_service",
+        tag=INSTANCES,
+        answers={200: InstanceOut},
+        errors=[404],
+    )
     def get(self, request: Request, owner: str, handle: str) -> Response:
         """Return an instance's configuration without its key; for its owner and sharees."""
         instance = selectors.instance_for(
@@ -399,6 +435,7 @@ class OneInstance(Resource):
 
     @operation(
         "Create or replace an LLM service",
+        name="replace_llm_service",
         tag=INSTANCES,
         request=InstanceIn,
         answers={200: InstanceOut, 201: InstanceOut},
@@ -416,6 +453,7 @@ class OneInstance(Resource):
 
     @operation(
         "Change an LLM service",
+        name="update_llm_service",
         tag=INSTANCES,
         request=InstanceIn,
         answers={200: InstanceOut},
@@ -431,7 +469,13 @@ class OneInstance(Resource):
         )
         return Response(InstanceOut(instance).data)
 
-    @operation("Delete an LLM service", tag=INSTANCES, answers={200: Message}, errors=[404, 409])
+    @operation(
+        "Delete an LLM service",
+        name="delete_llm_service",
+        tag=INSTANCES,
+        answers={200: Message},
+        errors=[404, 409],
+    )
     def delete(self, request: Request, owner: str, handle: str) -> Response:
         """Delete an instance that no project uses."""
         services.delete_instance(actor=actor_of(request), owner=owner, handle=handle)
@@ -443,6 +487,7 @@ class InstanceShares(Resource):
 
     @operation(
         "Share an LLM service",
+        name="share_llm_service",
         tag=INSTANCES,
         request=InstanceShareIn,
         answers={201: InstanceSharesOut},
@@ -465,7 +510,13 @@ class InstanceShares(Resource):
 class OneInstanceShare(Resource):
     """One grant on an instance."""
 
-    @operation("Unshare an LLM service", tag=INSTANCES, answers={200: Message}, errors=[404])
+    @operation(
+        "Unshare an LLM service",
+        name="unshare_llm_service",
+        tag=INSTANCES,
+        answers={200: Message},
+        errors=[404],
+    )
     def delete(self, request: Request, owner: str, handle: str, user: str) -> Response:
         """Take the instance back from an account; its projects keep the instance."""
         instance = services.unshare_instance(
@@ -479,6 +530,7 @@ class InstanceSharedWith(Resource):
 
     @operation(
         "List the shares of an LLM service",
+        name="list_llm_service_shares",
         tag=INSTANCES,
         answers={200: InstanceSharesOut},
         errors=[404],

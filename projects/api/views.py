@@ -5,7 +5,7 @@ from typing import Any
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import Public, actor_of
+from accounts.authentication import PublicReading, actor_of
 from accounts.models import Role
 from accounts.policy import Level
 from common.api import Resource, given
@@ -55,11 +55,11 @@ class Projects(Resource):
 
     @operation(
         "List projects",
+        name="list_projects",
         tag=TAG,
         answers={200: ProjectsOut},
         errors=[404],
         query=Paging,
-        name="projects_list",
         description="Others than the owner see those they may read.",
     )
     def get(self, request: Request, owner: str) -> Response:
@@ -70,6 +70,7 @@ class Projects(Resource):
 
     @operation(
         "Create a project",
+        name="create_project",
         tag=TAG,
         request=NewProjectIn,
         answers={201: ProjectOut},
@@ -91,11 +92,12 @@ class Projects(Resource):
 class OneProject(Resource):
     """One project."""
 
-    def get_permissions(self) -> list[Any]:
-        """Leave reading to the policy: the project may be public."""
-        return [Public()] if self.request.method in {"GET", "HEAD"} else super().get_permissions()
+    # The policy decides who may read: the project may be public.
+    permission_classes = [PublicReading]
 
-    @operation("Get a project", tag=TAG, answers={200: ProjectOut}, errors=[404])
+    @operation(
+        "Get a project", name="get_project", tag=TAG, answers={200: ProjectOut}, errors=[404]
+    )
     def get(self, request: Request, owner: str, project: str) -> Response:
         """Return a project; for its owner, those it is shared with, and all if it is public."""
         found = selectors.project_for(actor_of(request), Level.READER, owner=owner, handle=project)
@@ -103,6 +105,7 @@ class OneProject(Resource):
 
     @operation(
         "Create or replace a project",
+        name="replace_project",
         tag=TAG,
         request=ProjectIn,
         answers={200: ProjectOut, 201: ProjectOut},
@@ -124,6 +127,7 @@ class OneProject(Resource):
 
     @operation(
         "Change a project",
+        name="update_project",
         tag=TAG,
         request=ProjectIn,
         answers={200: ProjectOut},
@@ -139,7 +143,13 @@ class OneProject(Resource):
         )
         return Response(_shown(result))
 
-    @operation("Delete a project", tag=TAG, answers={200: Message}, errors=[404, 409])
+    @operation(
+        "Delete a project",
+        name="delete_project",
+        tag=TAG,
+        answers={200: Message},
+        errors=[404, 409],
+    )
     def delete(self, request: Request, owner: str, project: str) -> Response:
         """Delete a project with its embeddings, grants and keys."""
         services.delete_project(actor=actor_of(request), owner=owner, handle=project)
@@ -151,6 +161,7 @@ class Shares(Resource):
 
     @operation(
         "Share a project",
+        name="share_project",
         tag=SHARING,
         request=ProjectShareIn,
         answers={201: SharedOut},
@@ -184,7 +195,13 @@ class Shares(Resource):
 class OneShare(Resource):
     """One grant on a project."""
 
-    @operation("Unshare a project", tag=SHARING, answers={200: UnsharedOut}, errors=[404])
+    @operation(
+        "Unshare a project",
+        name="unshare_project",
+        tag=SHARING,
+        answers={200: UnsharedOut},
+        errors=[404],
+    )
     def delete(self, request: Request, owner: str, project: str, user: str) -> Response:
         """Take the project back from an account, at once; `*` makes it private."""
         unshared = services.unshare_project(
@@ -202,7 +219,13 @@ class OneShare(Resource):
 class SharedWith(Resource):
     """Who a project is shared with."""
 
-    @operation("List the shares of a project", tag=SHARING, answers={200: SharesOut}, errors=[404])
+    @operation(
+        "List the shares of a project",
+        name="list_project_shares",
+        tag=SHARING,
+        answers={200: SharesOut},
+        errors=[404],
+    )
     def get(self, request: Request, owner: str, project: str) -> Response:
         """Return the accounts the project is shared with; for its owner."""
         found = selectors.project_for(actor_of(request), Level.OWNER, owner=owner, handle=project)
@@ -221,6 +244,7 @@ class Transfer(Resource):
 
     @operation(
         "Transfer a project",
+        name="transfer_project",
         tag=SHARING,
         request=TransferIn,
         answers={200: TransferOut},

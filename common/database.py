@@ -1,0 +1,40 @@
+"""Trying again what only failed because somebody else was quicker."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import psycopg
+from django.db import OperationalError, connection
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+ATTEMPTS = 5
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def retry_conflicts(function: F) -> F:
+    """Run a function again when PostgreSQL chose its transaction to end a deadlock.
+
+    At most ATTEMPTS times, with growing random pauses; then the error goes on and becomes a 503.
+    Inside a transaction of the caller it runs once: only the whole transaction can be repeated.
+    """
+
+    def run(*arguments: Any, **keywords: Any) -> Any:
+        if connection.in_atomic_block:
+            return function(*arguments, **keywords)
+        attempts = Retrying(
+            retry=retry_if_exception(_is_conflict),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_random_exponential(multiplier=0.02, max=0.5),
+            reraise=True,
+        )
+        return attempts(function, *arguments, **keywords)
+
+    return wraps(function)(run)  # type: ignore[return-value]
+
+
+def _is_conflict(error: BaseException) -> bool:
+    return isinstance(error, OperationalError) and isinstance(
+        error.__cause__, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure
+    )
