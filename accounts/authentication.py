@@ -1,8 +1,7 @@
 """From the Authorization header to an actor."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
-from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import structlog

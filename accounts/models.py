@@ -7,6 +7,7 @@ from django.contrib.auth.models import PermissionsMixin
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models.functions import Lower
+from django.utils import timezone
 
 from common.handles import CHARACTERS, MAXIMUM_LENGTH, MINIMUM_LENGTH, RULE, SYSTEM
 
@@ -118,6 +119,13 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user_id}:{self.public_id}" + (f" ({self.name})" if self.name else "")
+
+    @property
+    def works(self) -> bool:
+        """Whether it is neither revoked nor expired."""
+        return self.revoked_at is None and (
+            self.expires_at is None or self.expires_at > timezone.now()
+        )
 
 
 class Owned(models.Model):

@@ -33,6 +33,16 @@ def account_for(actor: Actor, needed: Level, handle: str) -> User:
     return user
 
 
+def reached(actor: Actor, user: User) -> dict[str, list[dict[str, str]]]:
+    """Return what the account owns or is shared with, by kind.
+
+    Nothing for a capped key: it must not learn of what it does not reach.
+    """
+    if actor.is_capped:
+        return {}
+    return {name: reach(user) for name, reach in reached_by.items()}
+
+
 def all_users(actor: Actor) -> QuerySet[User]:
     """Return every account in the order of handles; raise Forbidden for non-administrators."""
     require_admin(actor)
@@ -53,3 +63,23 @@ def usable_key(key: str) -> ApiKey | None:
     if stored is None or not keys.same_digest(bytes(stored.digest), parts.digest):
         return None
     return stored
+
+
+def keys_of(user: User) -> QuerySet[ApiKey]:
+    """Return the account's keys with their projects, the newest first."""
+    rows = ApiKey.objects.select_related("project", "project__owner").filter(user=user)
+    return rows.order_by("-created_at", "public_id")
+
+
+def key_named(public_id: str) -> ApiKey:
+    """Return the key of this public id, whatever its state; a whole key is found too.
+
+    Raises NotFound, in words that never hold a key.
+    """
+    parts = keys.parts_of(public_id)
+    wanted = parts.public_id if parts else public_id
+    key = ApiKey.objects.select_related("user").filter(public_id=wanted).first()
+    if key is None:
+        shown = "like this" if len(wanted) > 32 else f"'{wanted}'"
+        raise NotFound(f"There is no key {shown}.")
+    return key

@@ -1,6 +1,7 @@
 """Makes, changes and deletes accounts and keys."""
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -117,15 +118,45 @@ def _describe(user: User, changes: dict[str, Any]) -> User:
 
 
 @transaction.atomic
+def set_access(*, actor: Actor, handle: str, changes: Mapping[str, bool]) -> User:
+    """Change some of `is_active`, `is_staff` and `is_superuser`.
+
+    Raises Forbidden for anybody but administrators, NotFound, and Conflict where no active
+    administrator would be left.
+    """
+    require_admin(actor)
+    # Two administrators who take each other's rights away wait for each other here.
+    administrators = User.objects.select_for_update().filter(is_superuser=True, is_active=True)
+    left = {each.pk for each in administrators.order_by("pk")}
+    user = _locked(handle)
+    _refuse_system(user)
+    for name in ("is_active", "is_staff", "is_superuser"):
+        setattr(user, name, changes.get(name, getattr(user, name)))
+    if not (user.is_active and user.is_superuser) and left == {user.pk}:
+        raise Conflict(f"'{handle}' is the last active administrator; appoint another one first.")
+    user.save(update_fields=["is_active", "is_staff", "is_superuser", "updated_at"])
+    return user
+
+
+@transaction.atomic
+def set_password(*, actor: Actor, handle: str, password: str | None) -> User:
+    """Set what the account signs in with, None for nothing; its sessions end with the old one."""
+    account_for(actor, Level.OWNER, handle)
+    user = _locked(handle)
+    _refuse_system(user)
+    user.set_password(password)
+    user.save(update_fields=["password", "updated_at"])
+    return user
+
+
+@transaction.atomic
 def delete_user(*, actor: Actor, handle: str) -> None:
     """Delete an account with everything it owns and every grant to or by it.
 
     Raises Forbidden for `_system`, Conflict while somebody else's project uses an instance of it.
     """
     account_for(actor, Level.OWNER, handle)
-    user = User.objects.select_for_update().filter(handle=handle).first()
-    if user is None:
-        raise NotFound(f"User '{handle}' does not exist.")
+    user = _locked(handle)
     _refuse_system(user)
     try:
         with transaction.atomic():
@@ -170,8 +201,11 @@ def create_key(
 def import_key(*, user: User, key: str, name: str = "") -> None:
     """Keep a key that another server handed out (64 hexadecimal digits) working here.
 
-    Raises Invalid for a key of another shape, Conflict for one that is stored already.
+    Raises Invalid for a key of another shape, Conflict for one that is stored already, Forbidden
+    for `_system`.
     """
+    if user.is_system:
+        raise Forbidden(f"'{SYSTEM}' cannot have keys.")
     parts = keys.parts_of(key)
     if parts is None:
         raise Invalid("A key is 64 hexadecimal digits, or one that Armarium made.")
@@ -183,6 +217,18 @@ def import_key(*, user: User, key: str, name: str = "") -> None:
 def revoke_keys(rows: Any) -> int:
     """Revoke the keys of a queryset at once and for good; return how many still worked."""
     return int(rows.filter(revoked_at__isnull=True).update(revoked_at=timezone.now()))
+
+
+def rename_key(*, key: ApiKey, name: str) -> None:
+    """Call a key something else; nothing else about it can change."""
+    key.name = name
+    key.save(update_fields=["name"])
+
+
+def delete_keys(rows: Any) -> int:
+    """Delete the keys of a queryset, and with them the memory of them; return how many."""
+    deleted, _ = rows.delete()
+    return int(deleted)
 
 
 def note_key_use(key: ApiKey) -> None:
@@ -214,6 +260,13 @@ def ensure_first_administrator() -> FirstAdministrator | None:
         password=password,
         api_key=None if settings.ADMIN_KEY else account.api_key,
     )
+
+
+def _locked(handle: str) -> User:
+    user = User.objects.select_for_update().filter(handle=handle).first()
+    if user is None:
+        raise NotFound(f"User '{handle[:40]}' does not exist.")
+    return user
 
 
 def _checked_email(email: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from email.message import Message
 from typing import Any, ClassVar, TypeVar
+from urllib.parse import unquote_to_bytes
 
 from django.conf import settings
 from rest_framework import serializers
@@ -32,6 +33,7 @@ class Resource(APIView):
         if method not in self.http_method_names or not hasattr(self, method):
             raise MethodNotAllowed(request.method or "")
         super().initial(request, *args, **kwargs)
+        _check_query_string(request.META.get("QUERY_STRING", ""))
         self.query = self.queries.get(method, Query).read(request.query_params)
 
 
@@ -79,6 +81,14 @@ def read_body(request: Request) -> bytes:
     if len(content) != length:
         raise Invalid("The request body ended before its Content-Length.")
     return content
+
+
+def _check_query_string(query: str) -> None:
+    """Refuse bytes that are no text; Django would search for a replacement character instead."""
+    try:
+        unquote_to_bytes(query.encode("latin-1")).decode("utf-8")
+    except UnicodeError:
+        raise json.invalid("query", "The query string is not UTF-8.") from None
 
 
 def _read(stream: Any, limit: int) -> bytes:

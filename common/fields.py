@@ -3,7 +3,10 @@
 import re
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
+
+from common.handles import CHARACTERS, MAXIMUM_LENGTH, MINIMUM_LENGTH
 
 _digits = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 _decimal = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?", re.ASCII)
@@ -28,6 +31,13 @@ class Text(serializers.CharField):
         if not isinstance(data, str):
             self.fail("invalid")
         return str(super().to_internal_value(data))
+
+
+@extend_schema_field(
+    {"type": "string", "pattern": f"^{CHARACTERS}{{{MINIMUM_LENGTH},{MAXIMUM_LENGTH}}}$"}
+)
+class Handle(Text):
+    """The handle of something new. The rule is described here and checked by the domain."""
 
 
 class Flag(serializers.BooleanField):

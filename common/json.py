@@ -5,6 +5,8 @@ as buffers); the walk in `plain` refuses what it lets through and PostgreSQL or 
 over: U+0000, integers past 64 bits, repeated keys, deep nesting, floods of values.
 """
 
+import json as stdlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,8 +32,12 @@ class Budget:
 
     def spend(self, location: str) -> None:
         """Take one value off; raise Invalid when none is left."""
+        self.afford(1, location)
         self.left -= 1
-        if self.left < 0:
+
+    def afford(self, count: int, location: str) -> None:
+        """Raise Invalid when fewer values than that are left."""
+        if count > self.left:
             raise invalid(location, f"It holds more than {self.limit} values; send less at once.")
 
 
@@ -79,6 +85,7 @@ def plain(node: Any, location: str, budget: Budget | None = None, depth: int = 1
         return node
     if depth > MAX_DEPTH:
         raise invalid(location, f"It is nested deeper than {MAX_DEPTH} levels.")
+    budget.afford(len(node), location)
     if isinstance(node, simdjson.Object | dict):
         result: dict[str, Any] = {}
         for key, value in members(node, location):
@@ -100,13 +107,28 @@ def members(node: Any, location: str) -> Iterator[tuple[str, Any]]:
         return
     keys = list(node.keys())
     if len(set(keys)) != len(keys):
-        twice = next(key for index, key in enumerate(keys) if key in keys[:index])
+        twice, _ = Counter(keys).most_common(1)[0]
         raise invalid(location, f"The key '{twice[:80]}' occurs twice.")
+    for key in keys:
+        # The look-up below ends a key at U+0000, and so would find another member or none.
+        checked_text(key, f"{location} (a key)")
     if len(keys) > _SMALL:
-        # A look-up walks through the members, so many of them are converted at once.
+        # Many members are converted at once, which would hide keys that repeat further down.
+        _refuse_repeats(node, location)
         yield from node.as_dict().items()
     else:
         yield from ((key, node[key]) for key in keys)
+
+
+def _refuse_repeats(node: Any, location: str) -> None:
+    def once(pairs: list[tuple[str, Any]]) -> None:
+        if len({key for key, _ in pairs}) != len(pairs):
+            raise invalid(location, "A key occurs twice in an object within it.")
+
+    try:
+        stdlib.loads(bytes(node.mini), object_pairs_hook=once)
+    except RecursionError:
+        raise invalid(location, f"It is nested deeper than {MAX_DEPTH} levels.") from None
 
 
 def checked_text(value: str, location: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from django.conf import settings
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from common import problems
@@ -16,6 +17,9 @@ _PREFLIGHT = {
         "Accept, Authorization, Content-Type, Content-Disposition, Origin, X-Requested-With"
     ),
 }
+_LONGEST_LENGTH = 20
+# Whoever watches the server asks for these by address.
+_WATCHED = {"/healthz", "/readyz"}
 
 
 class CrossOrigin:
@@ -46,12 +50,28 @@ class RequestLimits:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if "\x00" in request.path_info:
             return problems.response(NotFound("There is nothing at this address."))
+        if request.path_info not in _WATCHED and not _is_served(request):
+            return problems.response(
+                Invalid(
+                    "The request's Host is not one this server serves; its administrator can add "
+                    "it to ARMARIUM_ALLOWED_HOSTS."
+                )
+            )
         length = request.META.get("CONTENT_LENGTH") or "0"
         if not (length.isascii() and length.isdigit()):
             return problems.response(Invalid("Content-Length is not a number."))
-        if int(length) > settings.MAX_BODY_BYTES:
+        # Python refuses to convert thousands of digits.
+        if len(length) > _LONGEST_LENGTH or int(length) > settings.MAX_BODY_BYTES:
             return problems.response(too_large())
         return self.get_response(request)
+
+
+def _is_served(request: HttpRequest) -> bool:
+    try:
+        request.get_host()
+    except DisallowedHost:
+        return False
+    return True
 
 
 def too_large() -> TooLarge:

@@ -13,9 +13,8 @@ from django.core.exceptions import (
 )
 from django.core.exceptions import ValidationError as ModelValidationError
 from django.db import IntegrityError, InterfaceError, OperationalError
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from rest_framework import exceptions as rest
-from rest_framework.response import Response
 
 from common.errors import (
     Conflict,
@@ -34,6 +33,11 @@ CONTENT_TYPE = "application/problem+json"
 # What `type` starts with; docs/errors.md explains each.
 TYPE_PREFIX = "urn:armarium:problem:"
 RETRY_AFTER_S = 2
+# A refusal repeats parts of the request; these keep it under 64 KiB, whatever was sent.
+_MAXIMUM_ERRORS = 20
+_MAXIMUM_DETAIL = 6_000
+_MAXIMUM_MESSAGE = 250
+_MAXIMUM_LOCATION = 150
 
 log = structlog.get_logger(__name__)
 
@@ -51,13 +55,21 @@ def body(error: DomainError) -> dict[str, Any]:
         "type": f"{TYPE_PREFIX}{error.code}",
         "title": HTTPStatus(error.status).phrase,
         "status": error.status,
-        "detail": error.detail,
+        "detail": _shortened(error.detail, _MAXIMUM_DETAIL),
     }
     if error.errors:
         problem["errors"] = [
-            {"location": each.location, "message": each.message} for each in error.errors
+            {
+                "location": _shortened(each.location, _MAXIMUM_LOCATION),
+                "message": _shortened(each.message, _MAXIMUM_MESSAGE),
+            }
+            for each in error.errors[:_MAXIMUM_ERRORS]
         ]
     return problem
+
+
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 def headers(error: DomainError) -> dict[str, str]:
@@ -79,15 +91,13 @@ def response(error: DomainError) -> HttpResponse:
     )
 
 
-def answer(exception: Exception, context: Mapping[str, Any]) -> Response:
+def answer(exception: Exception, context: Mapping[str, Any]) -> HttpResponse:
     """Answer any exception of an API view (REST framework's EXCEPTION_HANDLER)."""
     error = as_domain_error(exception)
     if error is None:
         log.error("unexpected_error", exc_info=exception)
         error = DomainError("Something went wrong on our side; the log has the details.")
-    return Response(
-        body(error), status=error.status, content_type=CONTENT_TYPE, headers=headers(error)
-    )
+    return response(error)
 
 
 def as_domain_error(exception: Exception) -> DomainError | None:
@@ -115,6 +125,8 @@ def as_domain_error(exception: Exception) -> DomainError | None:
             return TooLarge("The request body is too large.")
         case SuspiciousOperation():
             return Invalid("The request is malformed.")
+        case UnreadablePostError():
+            return Invalid("The connection broke before the whole request body had arrived.")
         case OperationalError() | InterfaceError():
             log.warning("database_unavailable", error=type(exception.__cause__).__name__)
             return Unavailable("The database did not answer in time; try again in a moment.")

@@ -170,6 +170,13 @@ def body_example(name: str, value: Any) -> OpenApiExample:
     return OpenApiExample(name, value=value, request_only=True)
 
 
+def without_field(example: OpenApiExample, field: str) -> OpenApiExample:
+    """Return the example of a body without a field that the address gives."""
+    return body_example(
+        example.name, {name: each for name, each in example.value.items() if name != field}
+    )
+
+
 def answer_example(name: str, value: Any, *, status: int = 200) -> OpenApiExample:
     """Return an example of an answer."""
     return OpenApiExample(name, value=value, response_only=True, status_codes=[str(status)])

@@ -31,7 +31,7 @@ def wait_for_database(
         try:
             connection.ensure_connection()
         except OperationalError as error:
-            refusal = str(error).strip().splitlines()[-1]
+            refusal = str(error).strip().splitlines()[0]
             now = time.monotonic()
             if now - began > timeout_s:
                 raise UnsuitableDatabase(

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import psycopg
 from psycopg import sql
 
@@ -245,7 +245,8 @@ class EmbeddedPostgres:
                     f"The database in {self.cluster} does not accept the password in"
                     f" {self.home.password_file}. Put back the file that belongs to this database."
                 ) from error
-            return str(error).strip().splitlines()[-1]
+            # Without the address that libpq puts in front, and the details that follow.
+            return str(error).strip().splitlines()[0].rpartition("FATAL:")[2].strip()
 
     def _connect(self, **changes: str) -> psycopg.Connection[tuple[Any, ...]]:
         parameters = asdict(self.connection_parameters()) | {"dbname": "postgres"} | changes
@@ -309,6 +310,7 @@ class EmbeddedPostgres:
             raise EmbeddedPostgresError(f"The database (process {server.pid}) does not stop.")
         if self._child is not None and self._child.poll() is not None:
             self._child = None
+        self.home.remove_short_socket_dir()
 
     def _wait_until_gone(self, process: psutil.Process, patience_s: float) -> None:
         began = said = time.monotonic()

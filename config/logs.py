@@ -1,8 +1,11 @@
 """How log lines look: structured, one event a line, without keys, bodies, texts or vectors."""
 
+from http import HTTPStatus
 from typing import Any
 
 import structlog
+
+_WATCHING = {"GET /healthz", "GET /readyz"}
 
 _shared: list[Any] = [
     structlog.contextvars.merge_contextvars,
@@ -10,6 +13,15 @@ _shared: list[Any] = [
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
+
+
+def _drop_noise(logger: Any, method: str, event: Any) -> Any:
+    """Leave out that a request began, and the questions of whoever watches the server."""
+    if event.get("event") == "request_started":
+        raise structlog.DropEvent
+    if event.get("request") in _WATCHING and event.get("code") == HTTPStatus.OK:
+        raise structlog.DropEvent
+    return event
 
 
 def logging_settings(*, level: str, as_json: bool) -> dict[str, Any]:
@@ -21,6 +33,7 @@ def logging_settings(*, level: str, as_json: bool) -> dict[str, Any]:
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
+            _drop_noise,
             *_shared,
             structlog.stdlib.PositionalArgumentsFormatter(),
             structlog.processors.StackInfoRenderer(),

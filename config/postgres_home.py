@@ -112,6 +112,13 @@ class PostgresHome:
                 folder.chmod(0o700)
         self._give_to_account(folder)
 
+    def remove_short_socket_dir(self) -> None:
+        """Leave nothing outside of the data directory once the server has stopped."""
+        if not self.socket_dir.is_relative_to(self.data_dir):
+            # Not empty means that somebody is starting again.
+            with suppress(OSError):
+                self.socket_dir.rmdir()
+
     @cached_property
     def _account(self) -> pwd.struct_passwd | None:
         """The account to switch to: root only, since PostgreSQL refuses to run as root."""

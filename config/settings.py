@@ -59,6 +59,7 @@ BEHIND_TLS = env.flag("ARMARIUM_BEHIND_TLS", default=False)
 if BEHIND_TLS:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 SECURE_SSL_REDIRECT = BEHIND_TLS
+SECURE_REDIRECT_EXEMPT = [r"^healthz$", r"^readyz$"]
 SESSION_COOKIE_SECURE = BEHIND_TLS
 CSRF_COOKIE_SECURE = BEHIND_TLS
 SECURE_HSTS_SECONDS = 31_536_000 if BEHIND_TLS else 0
@@ -201,9 +202,18 @@ SPECTACULAR_SETTINGS = {
         "Send `Authorization: Bearer <key>`; public projects can be read and searched without."
     ),
     "LICENSE": {"name": "MIT"},
-    "SERVE_INCLUDE_SCHEMA": False,
-    "SERVE_PERMISSIONS": ["accounts.authentication.Public"],
-    "SERVE_AUTHENTICATION": [],
+    "TAGS": [
+        {"name": "Server", "description": "What this is."},
+        {"name": "Users", "description": "Accounts. Their keys are shown once, when made."},
+        {"name": "Projects", "description": "What holds embeddings, and is shared as a whole."},
+        {"name": "Embeddings", "description": "Vectors, with their text and metadata."},
+        {"name": "Similarity search", "description": "By a vector, or by a stored text."},
+        {"name": "Sharing", "description": "Readers, editors, and a new owner for a project."},
+        {"name": "LLM services", "description": "The models that make an owner's vectors."},
+        {"name": "LLM service definitions", "description": "Templates of LLM services."},
+        {"name": "API standards", "description": "Protocols that LLM services speak."},
+        {"name": "Administration", "description": "For administrators."},
+    ],
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {"RoleEnum": "accounts.models.Role"},
     "PREPROCESSING_HOOKS": ["common.schema.without_aliases"],
@@ -211,9 +221,6 @@ SPECTACULAR_SETTINGS = {
         "drf_spectacular.hooks.postprocess_schema_enums",
         "common.schema.document_problems",
     ],
-    "SWAGGER_UI_DIST": "SIDECAR",
-    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
-    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "persistAuthorization": False},
 }
 
 # --- Language, time, files ------------------------------------------------------------------------

@@ -99,17 +99,22 @@ def _migration_lock(say: Say) -> Iterator[None]:
                 cursor.execute("SELECT pg_advisory_unlock(%s)", [_MIGRATION_LOCK])
 
 
-def answers_ready(host: str, port: int) -> bool:
-    """Tell whether the web server says that it can serve."""
+def answers(host: str, port: int, path: str) -> bool:
+    """Tell whether the web server answers this address with 200."""
     connected = http.client.HTTPConnection(reachable(host), port, timeout=2)
     try:
         # Behind a TLS proxy, plain requests are sent away; we stand on the proxy's side.
-        connected.request("GET", "/readyz", headers={"X-Forwarded-Proto": "https"})
+        connected.request("GET", path, headers={"X-Forwarded-Proto": "https"})
         return connected.getresponse().status == http.client.OK
     except (OSError, http.client.HTTPException):
         return False
     finally:
         connected.close()
+
+
+def answers_ready(host: str, port: int) -> bool:
+    """Tell whether the web server says that it can serve."""
+    return answers(host, port, "/readyz")
 
 
 def reachable(host: str) -> str:

@@ -4,14 +4,10 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponsePermanentRedirect
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
-from drf_spectacular.views import (
-    SpectacularJSONAPIView,
-    SpectacularSwaggerSplitView,
-    SpectacularYAMLAPIView,
-)
 
 from accounts.api.urls import urlpatterns as accounts
 from config import health
+from config.documentation import Docs, Document
 from config.manifest import Manifest
 from embeddings.api.urls import urlpatterns as embeddings
 from llm_services.api.urls import aliases as llm_service_aliases
@@ -38,9 +34,9 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("v1/", include(v1)),
     path("healthz", health.healthz),
     path("readyz", health.readyz),
-    path("openapi.json", SpectacularJSONAPIView.as_view(), name="openapi"),
-    path("openapi.yaml", SpectacularYAMLAPIView.as_view()),
-    path("docs", SpectacularSwaggerSplitView.as_view(url_name="openapi"), name="docs"),
+    path("openapi.json", Document.as_view(), name="openapi"),
+    path("openapi.yaml", Document.as_view(as_yaml=True)),
+    path("docs", Docs.as_view(), name="docs"),
     path("admin", to_admin),
     path("admin/", admin.site.urls),
 ]

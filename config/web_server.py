@@ -40,6 +40,10 @@ def die_with(parent: int) -> None:
 def application() -> "WSGIHandler":
     """Load the application; granian calls this once in each worker."""
     die_with(int(os.environ[_MAIN_PROCESS]))
+    # Until granian sets a worker's own handlers, it has those of the main process, which would
+    # swallow the wish to stop.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
     from config.wsgi import application
 
     return application

@@ -1,6 +1,6 @@
 """Reads and searches embeddings: the project first, then the store."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote_plus
 
@@ -37,6 +37,11 @@ def embeddings_of(
     total = store.count(project.pk)
     rows = store.page(project.pk, limit=limit, offset=offset) if offset < total else []
     return project, Page(rows, total, limit, offset)
+
+
+def snapshot_of(project: Project, *, size: int) -> Generator[list[Row], None, None]:
+    """Return all embeddings of a project by text id, some at a time, as they are at one moment."""
+    return store.snapshot(project.pk, size=size)
 
 
 def embedding_for(actor: Actor, *, owner: str, handle: str, text_id: str) -> tuple[Project, Row]:

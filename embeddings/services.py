@@ -1,6 +1,9 @@
 """Stores and deletes embeddings."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from django.conf import settings
 from django.core.management.color import no_style
@@ -15,9 +18,14 @@ from embeddings import batches, store
 from embeddings.batches import Batch, Expected
 from embeddings.selectors import Row, missing, spellings
 from llm_services.models import Definition, Instance
-from projects.metadata import Budget, describe, validator_for
+from projects.metadata import Budget, Violation, describe, validator_for
 from projects.models import Project, ProjectShare
 from projects.selectors import Locked, lock_for_upload, project_for
+
+# A schema asks for metadata, even one that would accept an empty object.
+_NO_METADATA = Violation(
+    "metadata", "metadata is required, because the project has a metadata schema"
+)
 
 
 def upload(*, actor: Actor, owner: str, handle: str, body: Callable[[], bytes]) -> list[str]:
@@ -35,23 +43,82 @@ def upload(*, actor: Actor, owner: str, handle: str, body: Callable[[], bytes]) 
 @retry_conflicts
 def store_batch(project: Project, batch: Batch) -> None:
     """Store new embeddings in a project: all of them or none; raise Conflict or Invalid."""
-    twice = batches.repeated(batch.text_ids)
-    if twice is not None:
-        raise Conflict(f"text_id '{twice}' occurs more than once in the request.")
+    row = batches.repeated(batch.text_ids)
+    if row is not None:
+        problem = f"text_id '{batch.text_ids[row]}' occurs more than once in the request."
+        raise Conflict(problem, errors=[FieldError(f"body.embeddings[{row}].text_id", problem)])
     with transaction.atomic():
         locked = lock_for_upload(project)
         _check(batch, locked, project, "body.embeddings[{row}].metadata")
         try:
-            store.insert(
-                project.pk,
-                locked.instance_id,
-                text_ids=batch.text_ids,
-                vectors=batch.vectors,
-                texts=batch.texts,
-                metadata=batch.metadata_json,
-            )
+            store.insert(project.pk, locked.instance_id, **_columns(batch))
         except store.TextIdExists as error:
             raise _exists(error, batch) from error
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of the rows of a batch.
+
+    refused: the rows that the project's schema refuses, and why.
+    """
+
+    stored: int
+    replaced: int
+    skipped: int
+    refused: dict[int, str]
+
+
+@retry_conflicts
+def import_batch(project: Project, batch: Batch, *, replace: bool = False) -> Imported:
+    """Store those embeddings of a batch that the project accepts; each id occurs once.
+
+    Those whose id is stored already are skipped, or replaced on demand. Raises NotFound or Conflict
+    where the project went away or changed its dimensions.
+    """
+    with transaction.atomic():
+        locked = lock_for_upload(project)
+        _check_dimensions(batch, locked, project)
+        if replace:
+            refused = _refused(batch, locked, known=set())
+            rows = batch.part([row for row in range(len(batch)) if row not in refused])
+            created = store.put_all(project.pk, locked.instance_id, **_columns(rows))
+            return Imported(created, len(rows) - created, 0, refused)
+        while True:
+            known = store.existing(project.pk, batch.text_ids)
+            refused = _refused(batch, locked, known=known)
+            rows = batch.part(
+                [
+                    row
+                    for row, text_id in enumerate(batch.text_ids)
+                    if text_id not in known and row not in refused
+                ]
+            )
+            try:
+                store.insert(project.pk, locked.instance_id, **_columns(rows))
+            except store.TextIdExists:
+                # Somebody else stored some of them since we looked.
+                continue
+            return Imported(len(rows), 0, len(known), refused)
+
+
+def _columns(batch: Batch) -> dict[str, Any]:
+    return {
+        "text_ids": batch.text_ids,
+        "vectors": batch.vectors,
+        "texts": batch.texts,
+        "metadata": batch.metadata_json,
+    }
+
+
+def _refused(batch: Batch, locked: Locked, *, known: set[str]) -> dict[int, str]:
+    """Return which rows break the schema, and how; those of known ids do not count."""
+    refused = {}
+    for row, violations in _violations(batch, locked, Budget(math.inf)):
+        if batch.text_ids[row] not in known:
+            reasons = "; ".join(f"{each.field}: {each.reason}" for each in violations)
+            refused[row] = f"metadata does not match the project's schema: {reasons}"
+    return refused
 
 
 def put_embedding(
@@ -128,23 +195,38 @@ def delete_everything(*, actor: Actor) -> None:
 
 def _check(batch: Batch, locked: Locked, project: Project, place: str) -> None:
     """Compare the batch with the project as it is now, under the lock."""
-    if batch.vectors.shape[1] != locked.dimensions:
-        raise Conflict(f"The dimensions of project '{project}' have just changed; try again.")
+    _check_dimensions(batch, locked, project)
+    for row, violations in _violations(batch, locked, Budget()):
+        location = place.format(row=row)
+        raise Invalid(
+            describe(batch.text_ids[row], violations),
+            errors=[
+                FieldError(
+                    location if each is _NO_METADATA else f"{location}.{each.field}", each.reason
+                )
+                for each in violations
+            ],
+        )
+
+
+def _violations(
+    batch: Batch, locked: Locked, budget: Budget
+) -> Iterator[tuple[int, list[Violation]]]:
+    """Return the rows whose metadata breaks the schema, one by one, and how."""
     if not locked.metadata_schema:
         return
-    validator, budget = validator_for(locked.metadata_schema), Budget()
+    validator = validator_for(locked.metadata_schema)
     for row, metadata in enumerate(batch.metadata):
         violations = validator.violations({} if metadata is None else metadata, budget)
+        if metadata is None and not violations:
+            violations = [_NO_METADATA]
         if violations:
-            detail = describe(batch.text_ids[row], violations)
-            location = place.format(row=row)
-            raise Invalid(
-                detail,
-                errors=[
-                    FieldError(f"{location}.{each.field}" if each.field else location, each.reason)
-                    for each in violations
-                ],
-            )
+            yield row, violations
+
+
+def _check_dimensions(batch: Batch, locked: Locked, project: Project) -> None:
+    if batch.vectors.shape[1] != locked.dimensions:
+        raise Conflict(f"The dimensions of project '{project}' have just changed; try again.")
 
 
 def _exists(error: store.TextIdExists, batch: Batch) -> Conflict:

@@ -7,7 +7,8 @@ big-endian float32 numbers.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, LiteralString
@@ -170,6 +171,27 @@ def after(project_id: int, text_id: str, *, limit: int) -> list[Row]:
     )
 
 
+def snapshot(project_id: int, *, size: int) -> Generator[list[Row], None, None]:
+    """Return all of the project's embeddings by text id, some at a time, as they are now.
+
+    What others write meanwhile is not seen: one cursor is one statement. The transaction stays open
+    until the last part is read, or the iterator is closed.
+    """
+    with transaction.atomic(), ExitStack() as stack:
+        with _cursor() as cursor:
+            # Whoever reads the export may be slow, and a cursor holds no locks that hurt.
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        plain: psycopg.Connection[Any] = connection.connection
+        rows = stack.enter_context(psycopg.ServerCursor(plain, "embeddings_snapshot"))
+        rows.execute(
+            _selection("WHERE project_id = %(project)s ORDER BY text_id"),
+            {"project": project_id},
+            binary=True,
+        )
+        while part := rows.fetchmany(size):
+            yield [_row(values) for values in part]
+
+
 def get(project_id: int, text_ids: Sequence[str]) -> Row | None:
     """Return the embedding with the first of these ids that is stored, or None."""
     rows = _rows(
@@ -193,16 +215,21 @@ def existing(project_id: int, text_ids: Sequence[str]) -> set[str]:
 
 
 def _rows(condition: LiteralString, parameters: dict[str, Any]) -> list[Row]:
-    statement = sql.SQL(
+    with _cursor() as cursor:
+        cursor.execute(_selection(condition), parameters)
+        return [_row(values) for values in cursor.fetchall()]
+
+
+def _selection(condition: LiteralString) -> sql.Composed:
+    return sql.SQL(
         "SELECT text_id, instance_id, vector_send(vector), text, metadata::text,"
         " created_at, updated_at FROM {growing} {condition}"
     ).format(growing=_GROWING, condition=sql.SQL(condition))
-    with _cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return [
-            Row(text_id, instance_id, decode_vector(vector), text, metadata.encode(), made, changed)
-            for text_id, instance_id, vector, text, metadata, made, changed in cursor.fetchall()
-        ]
+
+
+def _row(values: Sequence[Any]) -> Row:
+    text_id, instance_id, vector, text, metadata, made, changed = values
+    return Row(text_id, instance_id, decode_vector(vector), text, metadata.encode(), made, changed)
 
 
 # --- Searching ------------------------------------------------------------------------------------
@@ -322,9 +349,73 @@ def insert(
     vectors: float32 of shape (n, dimensions).
     metadata: UTF-8 JSON text of n objects.
     """
+    statement, parameters = _insertion(
+        project_id, instance_id, text_ids=text_ids, vectors=vectors, texts=texts, metadata=metadata
+    )
+    try:
+        with transaction.atomic(), _cursor() as cursor:
+            cursor.execute(statement, parameters)
+    except IntegrityError as error:
+        if isinstance(error.__cause__, psycopg.errors.UniqueViolation):
+            raise TextIdExists(sorted(existing(project_id, text_ids))) from error
+        raise
+
+
+def put(
+    project_id: int, instance_id: int, *, text_id: str, vector: Matrix, text: str, metadata: bytes
+) -> bool:
+    """Store one embedding, replacing the one of that id; return whether it is new."""
+    created = put_all(
+        project_id,
+        instance_id,
+        text_ids=[text_id],
+        vectors=vector.reshape(1, -1),
+        texts=[text],
+        metadata=[metadata],
+    )
+    return bool(created)
+
+
+def put_all(
+    project_id: int,
+    instance_id: int,
+    *,
+    text_ids: Sequence[str],
+    vectors: Matrix,
+    texts: Sequence[str],
+    metadata: Sequence[bytes],
+) -> int:
+    """Store embeddings, replacing those of the same ids; return how many are new. One statement.
+
+    text_ids: each of them once; the rest as in `insert`.
+    """
+    insertion, parameters = _insertion(
+        project_id, instance_id, text_ids=text_ids, vectors=vectors, texts=texts, metadata=metadata
+    )
+    statement = insertion + sql.SQL(
+        " ON CONFLICT (project_id, text_id, segment) DO UPDATE SET instance_id ="
+        " excluded.instance_id, vector = excluded.vector, text = excluded.text,"
+        " metadata = excluded.metadata, updated_at = excluded.updated_at"
+        # A row that was inserted has never been locked or deleted by a transaction.
+        " RETURNING xmax = 0"
+    )
+    with _cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return sum(bool(created) for (created,) in cursor.fetchall())
+
+
+def _insertion(
+    project_id: int,
+    instance_id: int,
+    *,
+    text_ids: Sequence[str],
+    vectors: Matrix,
+    texts: Sequence[str],
+    metadata: Sequence[bytes],
+) -> tuple[sql.Composed, dict[str, Any]]:
+    """Return the statement that inserts, open for a conflict clause, and its parameters."""
     # Everybody writes in the same order, so that crossing batches wait instead of deadlocking.
     order = sorted(range(len(text_ids)), key=text_ids.__getitem__)
-    ids = [text_ids[row] for row in order]
     statement = sql.SQL(
         "INSERT INTO {growing} (segment, project_id, instance_id, id, text_id, vector, text,"
         " metadata, created_at, updated_at)"
@@ -334,53 +425,15 @@ def insert(
         " %(texts)s::text[], %(metadata)s::text[])"
         " AS given (id, text_id, vector, text, metadata)"
     ).format(growing=_GROWING, segment=sql.Literal(GROWING_SEGMENT))
-    parameters: dict[str, Any] = {
+    return statement, {
         "project": project_id,
         "instance": instance_id,
         "ids": [uuid7() for _ in order],
-        "text_ids": ids,
+        "text_ids": [text_ids[row] for row in order],
         "vectors": _encode_vectors(vectors[order], _vector_oid()),
         "texts": [texts[row] for row in order],
         "metadata": [metadata[row].decode() for row in order],
     }
-    try:
-        with transaction.atomic(), _cursor() as cursor:
-            cursor.execute(statement, parameters)
-    except IntegrityError as error:
-        if isinstance(error.__cause__, psycopg.errors.UniqueViolation):
-            raise TextIdExists(sorted(existing(project_id, ids))) from error
-        raise
-
-
-def put(
-    project_id: int, instance_id: int, *, text_id: str, vector: Matrix, text: str, metadata: bytes
-) -> bool:
-    """Store one embedding, replacing the one of that id; return whether it is new."""
-    statement = sql.SQL(
-        "INSERT INTO {growing} (segment, project_id, instance_id, id, text_id, vector, text,"
-        " metadata, created_at, updated_at)"
-        " VALUES ({segment}, %(project)s, %(instance)s, %(id)s, %(text_id)s, %(vector)s::vector,"
-        " %(text)s, %(metadata)s::jsonb, now(), now())"
-        " ON CONFLICT (project_id, text_id, segment) DO UPDATE SET instance_id ="
-        " excluded.instance_id, vector = excluded.vector, text = excluded.text,"
-        " metadata = excluded.metadata, updated_at = excluded.updated_at"
-        # A row that was inserted has never been locked or deleted by a transaction.
-        " RETURNING xmax = 0"
-    ).format(growing=_GROWING, segment=sql.Literal(GROWING_SEGMENT))
-    with _cursor() as cursor:
-        cursor.execute(
-            statement,
-            {
-                "project": project_id,
-                "instance": instance_id,
-                "id": uuid7(),
-                "text_id": text_id,
-                "vector": encode_vector(vector),
-                "text": text,
-                "metadata": metadata.decode(),
-            },
-        )
-        return bool(cursor.fetchone()[0])
 
 
 def remove(project_id: int, text_ids: Sequence[str]) -> bool:

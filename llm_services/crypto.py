@@ -42,7 +42,7 @@ def open_sealed(sealed: bytes, *, instance_id: int) -> str:
         )
     try:
         opened = AESGCM(key).decrypt(rest[:_NONCE], rest[_NONCE:], _bound_to(instance_id))
-    except InvalidTag as error:
+    except (InvalidTag, ValueError) as error:
         raise CannotOpen("The stored provider key was altered or belongs elsewhere.") from error
     return opened.decode("utf-8")
 

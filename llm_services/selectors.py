@@ -86,7 +86,7 @@ def instances_of(actor: Actor, owner: str) -> QuerySet[Instance]:
     """
     user = user_named(owner)
     if user.is_system:
-        return with_level(actor, _instances().filter(owner=user)).order_by("handle")
+        return scope(actor, Level.READER, _instances().filter(owner=user)).order_by("handle")
     rows = with_level(actor, _instances())
     if account_level(actor, user) >= Level.READER:
         rows = rows.filter(Q(owner=user) | Q(pk__in=_shared(InstanceShare, user)))

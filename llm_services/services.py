@@ -14,6 +14,7 @@ from common.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from common.handles import RESERVED_SERVICES, check_handle
 from llm_services import crypto
 from llm_services.models import (
+    MAXIMUM_DIMENSIONS,
     ApiStandard,
     Definition,
     DefinitionShare,
@@ -363,6 +364,9 @@ def _fill(
 
 
 def _change_dimensions(service: Definition | Instance, dimensions: int) -> None:
+    if not 1 <= dimensions <= MAXIMUM_DIMENSIONS:
+        message = f"dimensions must be a number from 1 to {MAXIMUM_DIMENSIONS}."
+        raise Invalid(message, errors=[FieldError("body.dimensions", message)])
     changed = service.pk is not None and service.dimensions != dimensions
     service.dimensions = dimensions
     if changed and isinstance(service, Instance):
@@ -389,7 +393,7 @@ def _checked_endpoint(endpoint: str) -> str:
             problem = (
                 "endpoint must be a web address such as https://api.example.org/v1/embeddings."
             )
-        elif parts.username or parts.password:
+        elif "@" in parts.netloc:
             problem = "endpoint may not hold a user name or password; send the key as api_key."
         elif any(character.isspace() or not character.isprintable() for character in endpoint):
             problem = "endpoint may not hold white space or control characters."

@@ -90,19 +90,42 @@ def lock_for_upload(project: Project) -> Locked:
     Many uploads hold this lock at once; deleting or changing what they rely on waits for them, or
     they for it. Raises NotFound where the project went away or to another owner since it was read.
     """
-    with connection.cursor() as cursor:
-        # FOR KEY SHARE conflicts with FOR UPDATE only, which is what every change takes.
-        cursor.execute(
-            """
-            SELECT project.instance_id, instance.dimensions, project.metadata_schema
-            FROM projects_project project
-            JOIN llm_services_instance instance ON instance.id = project.instance_id
-            WHERE project.id = %s AND project.owner_id = %s
-            FOR KEY SHARE
-            """,
-            [project.pk, project.owner_id],
-        )
-        row = cursor.fetchone()
+    # Twice: a row that another transaction moved to another instance while this one waited for it
+    # no longer fits the join, and is found by a new look only.
+    row = _locked_row(project) or _locked_row(project)
     if row is None:
         raise NotFound(f"Project '{project}' does not exist.")
     return Locked(*row)
+
+
+def _locked_row(project: Project) -> tuple[int, int, str] | None:
+    with connection.cursor() as cursor:
+        # FOR KEY SHARE conflicts with FOR UPDATE only, which is what changes take that uploads must
+        # not overlap. Sharers of a row lock do not queue behind who waits to change the row; those
+        # of an advisory lock do, so a stream of uploads cannot keep a change waiting for ever.
+        cursor.execute(
+            """
+            WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(%s))
+            SELECT project.instance_id, instance.dimensions, project.metadata_schema
+            FROM turn, projects_project project
+            JOIN llm_services_instance instance ON instance.id = project.instance_id
+            WHERE project.id = %s AND project.owner_id = %s
+            FOR KEY SHARE OF project, instance
+            """,
+            [project.pk, project.pk, project.owner_id],
+        )
+        return cast("tuple[int, int, str] | None", cursor.fetchone())
+
+
+def wait_for_uploads(owner: str, handle: str) -> None:
+    """Let running uploads to the project end, and new ones wait for the transaction's end."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT pg_advisory_xact_lock(project.id)
+            FROM projects_project project
+            JOIN accounts_user owner ON owner.id = project.owner_id
+            WHERE owner.handle = %s AND project.handle = %s
+            """,
+            [owner, handle],
+        )

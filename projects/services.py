@@ -16,7 +16,7 @@ from llm_services.selectors import builtin_instance, usable_instance, usable_ins
 from llm_services.services import grantee
 from projects.metadata import InvalidSchema, check_schema
 from projects.models import DEFAULT_HANDLE, DEFAULT_NAME, Project, ProjectShare
-from projects.selectors import project_for
+from projects.selectors import project_for, wait_for_uploads
 
 EVERYBODY = "*"
 
@@ -94,8 +94,12 @@ def replace_project(
     Embeddings stay; grants stay unless `shared_with` is given, which is then the whole list.
     """
     user = user_named(owner)
-    require_account(actor, Level.OWNER, user)
-    project = _locked(owner, handle)
+    if Project.objects.filter(owner=user, handle=handle).exists():
+        # As for changing it: a key for this project alone may replace it, but create none.
+        project_for(actor, Level.OWNER, owner=owner, handle=handle)
+    else:
+        require_account(actor, Level.OWNER, user)
+    project = _locked(owner, handle, stops_uploads=True)
     if project is None:
         created = create_project(actor=actor, owner=owner, handle=handle, values=values)
         return created, True
@@ -114,9 +118,12 @@ def replace_project(
 def update_project(*, actor: Actor, owner: str, handle: str, changes: Mapping[str, Any]) -> Project:
     """Change some settings; raise as `policy.fetch`, Invalid, Unprocessable or Conflict."""
     project_for(actor, Level.OWNER, owner=owner, handle=handle)
-    project = _locked(owner, handle)
+    rules = {"metadataScheme", "instance_owner", "instance_handle", "instance_id"}
+    project = _locked(owner, handle, stops_uploads=not rules.isdisjoint(changes))
     if project is None:
         raise NotFound(f"Project '{owner}/{handle}' does not exist.")
+    if "shared_with" in changes and changes["shared_with"] is None:
+        changes = {**changes, "shared_with": []}
     _apply(project, changes, _named_instance(project.owner, changes, project=project))
     return project_for(actor, Level.READER, owner=owner, handle=handle)
 
@@ -128,7 +135,7 @@ def delete_project(*, actor: Actor, owner: str, handle: str) -> None:
     Raises Conflict for the default project, which cannot be deleted.
     """
     project_for(actor, Level.OWNER, owner=owner, handle=handle)
-    project = _locked(owner, handle)
+    project = _locked(owner, handle, stops_uploads=True)
     if project is None:
         raise NotFound(f"Project '{owner}/{handle}' does not exist.")
     if project.is_default:
@@ -149,10 +156,14 @@ def transfer_project(*, actor: Actor, owner: str, handle: str, new_owner: str) -
     if new_owner == owner:
         message = f"'{owner}' owns the project already."
         raise Invalid(message, errors=[FieldError("body.new_owner_handle", message)])
-    receiver = User.objects.select_for_update(no_key=True).filter(handle=new_owner).first()
+    # Both: deleting either account deletes the projects that it has at that moment.
+    accounts = User.objects.select_for_update(no_key=True).order_by("pk")
+    receiver = {
+        account.handle: account for account in accounts.filter(handle__in=[owner, new_owner])
+    }.get(new_owner)
     if receiver is None or receiver.is_system:
         raise NotFound(f"User '{new_owner[:40]}' does not exist.")
-    project = _locked(owner, handle)
+    project = _locked(owner, handle, stops_uploads=True)
     if project is None:
         raise NotFound(f"Project '{owner}/{handle}' does not exist.")
     if project.is_default:
@@ -241,9 +252,17 @@ def _refuse_public_editor(role: Role) -> None:
 
 
 # --- Filling --------------------------------------------------------------------------------------
-def _locked(owner: str, handle: str) -> Project | None:
-    rows = Project.objects.select_for_update(of=("self",)).select_related("owner", "instance")
-    return rows.filter(owner__handle=owner, handle=handle).first()
+def _locked(owner: str, handle: str, *, stops_uploads: bool = False) -> Project | None:
+    """Return the project with its row locked against other changes, or None.
+
+    stops_uploads: whether the change is one that no upload may overlap.
+    """
+    if stops_uploads:
+        wait_for_uploads(owner, handle)
+    rows = Project.objects.select_for_update(of=("self",), no_key=not stops_uploads)
+    return (
+        rows.select_related("owner", "instance").filter(owner__handle=owner, handle=handle).first()
+    )
 
 
 def _named_instance(
@@ -283,6 +302,7 @@ def _named_instance(
 
 def _apply(project: Project, values: Mapping[str, Any], instance: Instance | None) -> None:
     if instance is not None and instance.pk != project.instance_id:
+        instance = _held(instance)
         if instance.dimensions != project.instance.dimensions:
             for ask in before_instance_change:
                 ask(project, instance)
@@ -290,6 +310,15 @@ def _apply(project: Project, values: Mapping[str, Any], instance: Instance | Non
     _fill(project, values)
     project.save()
     _replace_shares(project, values)
+
+
+def _held(instance: Instance) -> Instance:
+    """Return the instance as it is now, kept from changing until the transaction ends."""
+    rows = Instance.objects.select_for_update(of=("self",), no_key=True).select_related("owner")
+    held = rows.filter(pk=instance.pk).first()
+    if held is None:
+        raise Conflict(f"LLM service '{instance}' was deleted at this moment.")
+    return held
 
 
 def _fill(project: Project, values: Mapping[str, Any]) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from config.embedded_postgres import EmbeddedPostgres
+
 _MARK = "ARMARIUM_TEST_DATA_DIR"
 _is_first = _MARK not in os.environ
 if _is_first:
@@ -26,20 +28,19 @@ else:
     os.environ.pop("DATABASE_URL", None)
 
 
+# Kept for the whole run: it holds the lock that says the server is in use.
+_server = EmbeddedPostgres(_data_dir) if _is_first and not _url else None
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Start the server, once for all workers."""
-    if _is_first and not os.environ.get("DATABASE_URL"):
-        from config.embedded_postgres import EmbeddedPostgres
-
-        EmbeddedPostgres(_data_dir).start()
+    if _server is not None:
+        _server.start()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop it and leave nothing behind."""
-    if not _is_first:
-        return
-    if not os.environ.get("DATABASE_URL"):
-        from config.embedded_postgres import EmbeddedPostgres
-
-        EmbeddedPostgres(_data_dir).stop()
-    shutil.rmtree(_data_dir, ignore_errors=True)
+    if _server is not None:
+        _server.stop()
+    if _is_first:
+        shutil.rmtree(_data_dir, ignore_errors=True)

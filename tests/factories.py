@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import numpy as np
 import orjson
 from django.http import HttpResponse
 from django.test import Client
+from django.test.client import ClientHandler
 
 from accounts import services as accounts
 from accounts.models import Role, User
@@ -31,13 +33,25 @@ class Answer:
         return self.body[name]
 
 
+@cache
+def _handler() -> ClientHandler:
+    """Return the middleware and views that all callers ask: loading them looks for static files."""
+    return ClientHandler(enforce_csrf_checks=False)
+
+
+def _client() -> Client:
+    client = Client(raise_request_exception=False)
+    client.handler = _handler()
+    return client
+
+
 @dataclass
 class Caller:
     """Asks the API over HTTP as one person; without a key, as nobody."""
 
     key: str | None = None
     handle: str = ""
-    client: Client = field(default_factory=lambda: Client(raise_request_exception=False))
+    client: Client = field(default_factory=_client)
 
     def ask(
         self,

@@ -5,7 +5,7 @@ from typing import Any
 from rest_framework import serializers
 
 from accounts.models import User
-from common.fields import Text
+from common.fields import Handle, Text
 from common.schema import ListOut
 
 
@@ -19,13 +19,13 @@ class UserFieldsIn(serializers.Serializer[Any]):
 class UserIn(UserFieldsIn):
     """A new account, or the whole of one."""
 
-    user_handle = Text(required=False, help_text="3–20 characters: letters, digits, `-`, `_`.")
+    user_handle = Handle(required=False, help_text="3–20 characters: letters, digits, `-`, `_`.")
 
 
 class NewUserIn(UserFieldsIn):
     """A new account."""
 
-    user_handle = Text(help_text="3–20 characters: letters, digits, `-`, `_`.")
+    user_handle = Handle(help_text="3–20 characters: letters, digits, `-`, `_`.")
 
 
 class ReachableOut(serializers.Serializer[Any]):
@@ -63,10 +63,10 @@ class UserOut(serializers.ModelSerializer[User]):
 
 
 class ReachingUserOut(UserOut):
-    """An account, and what it owns or is shared with."""
+    """An account, and, unless the key is capped, what it owns or is shared with."""
 
-    projects = ReachableProjectOut(many=True)
-    instances = ReachableInstanceOut(many=True)
+    projects = ReachableProjectOut(many=True, required=False)
+    instances = ReachableInstanceOut(many=True, required=False)
 
     class Meta(UserOut.Meta):
         fields = [*UserOut.Meta.fields, "projects", "instances"]

@@ -22,7 +22,7 @@ from common.api import Resource, given
 from common.handles import same_as_address
 from common.pagination import page_of
 from common.query import Paging
-from common.schema import Message, body_example, operation
+from common.schema import Message, body_example, operation, without_field
 
 TAG = "Users"
 _EXAMPLE = body_example(
@@ -80,9 +80,9 @@ class OneUser(Resource):
     )
     def get(self, request: Request, user: str) -> Response:
         """Return an account; for itself and administrators."""
-        found = selectors.account_for(actor_of(request), Level.READER, user)
-        reached = {name: reach(found) for name, reach in selectors.reached_by.items()}
-        return Response({**UserOut(found).data, **reached})
+        actor = actor_of(request)
+        found = selectors.account_for(actor, Level.READER, user)
+        return Response({**UserOut(found).data, **selectors.reached(actor, found)})
 
     @operation(
         "Create or replace a user",
@@ -92,7 +92,7 @@ class OneUser(Resource):
         answers={200: UserOut, 201: NewUserOut},
         errors=[409],
         description="Only a new user gets a key; replacing one keeps the key it has.",
-        examples=[_EXAMPLE],
+        examples=[without_field(_EXAMPLE, "user_handle")],
     )
     def put(self, request: Request, user: str) -> Response:
         """Create an account or replace what it says about itself; for administrators."""

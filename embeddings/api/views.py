@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from accounts.authentication import Public, PublicReading, actor_of
 from common.api import Resource, read_body
 from common.query import Paging
-from common.schema import Message, answer_example, body_example, operation
+from common.schema import Message, answer_example, body_example, operation, without_field
 from embeddings import selectors, services
 from embeddings.api.serializers import (
     DeletedOut,
@@ -141,7 +141,7 @@ class OneEmbedding(Resource):
         request=ReplacedEmbeddingIn,
         answers={200: EmbeddingOut, 201: EmbeddingOut},
         errors=[404, 409],
-        examples=[body_example("An embedding", _ITEM)],
+        examples=[without_field(body_example("An embedding", _ITEM), "text_id")],
     )
     def put(self, request: Request, owner: str, project: str, text_id: str) -> Response:
         """Store one embedding under this id, replacing what is there."""

@@ -6,7 +6,7 @@ from rest_framework import serializers
 
 from accounts.models import Role
 from accounts.policy import level_of
-from common.fields import Choice, Flag, Text, WholeNumber
+from common.fields import Choice, Flag, Handle, Text, WholeNumber
 from common.schema import ListOut
 from llm_services.models import MAXIMUM_DIMENSIONS, ApiStandard, Definition, Instance, KeyMethod
 
@@ -22,13 +22,13 @@ class StandardFieldsIn(serializers.Serializer[Any]):
 class StandardIn(StandardFieldsIn):
     """An API standard whose handle the URL gives."""
 
-    api_standard_handle = Text(required=False)
+    api_standard_handle = Handle(required=False)
 
 
 class NewStandardIn(StandardFieldsIn):
     """A new API standard."""
 
-    api_standard_handle = Text()
+    api_standard_handle = Handle()
 
 
 class StandardOut(serializers.ModelSerializer[ApiStandard]):
@@ -66,20 +66,20 @@ class ServiceFieldsIn(serializers.Serializer[Any]):
 class DefinitionIn(ServiceFieldsIn):
     """A definition whose handle the URL gives."""
 
-    definition_handle = Text(required=False)
-    is_public = Flag(required=False)
+    definition_handle = Handle(required=False)
+    is_public = Flag(required=False, allow_null=True)
 
 
 class NewDefinitionIn(DefinitionIn):
     """A new definition."""
 
-    definition_handle = Text()
+    definition_handle = Handle()
 
 
 class InstanceIn(ServiceFieldsIn):
     """An instance whose handle the URL gives; standalone, or from a definition."""
 
-    instance_handle = Text(required=False)
+    instance_handle = Handle(required=False)
     definition_owner = Text(required=False, allow_null=True)
     definition_handle = Text(required=False, allow_null=True)
     api_key_encrypted = Text(
@@ -104,7 +104,7 @@ class InstanceIn(ServiceFieldsIn):
 class NewInstanceIn(InstanceIn):
     """A new instance."""
 
-    instance_handle = Text()
+    instance_handle = Handle()
 
 
 class DefinitionOut(serializers.ModelSerializer[Definition]):

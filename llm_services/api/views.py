@@ -12,7 +12,7 @@ from common.api import Resource, given
 from common.handles import same_as_address
 from common.pagination import page_of
 from common.query import Paging
-from common.schema import Message, body_example, operation
+from common.schema import Message, body_example, operation, without_field
 from llm_services import selectors, services
 from llm_services.api.serializers import (
     DefinitionIn,
@@ -141,7 +141,8 @@ class OneStandard(Resource):
         tag=STANDARDS,
         request=StandardIn,
         answers={200: StandardOut, 201: StandardOut},
-        examples=[_STANDARD],
+        errors=[409],
+        examples=[without_field(_STANDARD, "api_standard_handle")],
     )
     def put(self, request: Request, standard: str) -> Response:
         """Create or replace a standard; for administrators."""
@@ -249,8 +250,8 @@ class OneDefinition(Resource):
         tag=DEFINITIONS,
         request=DefinitionIn,
         answers={200: DefinitionOut, 201: DefinitionOut},
-        errors=[404],
-        examples=[_DEFINITION],
+        errors=[404, 409],
+        examples=[without_field(_DEFINITION, "definition_handle")],
     )
     def put(self, request: Request, owner: str, handle: str) -> Response:
         """Create or replace a definition. Instances made from it keep their values."""
@@ -440,7 +441,10 @@ class OneInstance(Resource):
         request=InstanceIn,
         answers={200: InstanceOut, 201: InstanceOut},
         errors=[404, 409],
-        examples=[_STANDALONE, _FROM_DEFINITION],
+        examples=[
+            without_field(_STANDALONE, "instance_handle"),
+            without_field(_FROM_DEFINITION, "instance_handle"),
+        ],
     )
     def put(self, request: Request, owner: str, handle: str) -> Response:
         """Create or replace an instance. A stored key stays unless the request names one."""

@@ -7,7 +7,7 @@ from rest_framework import serializers
 
 from accounts.models import Role
 from accounts.policy import Level, level_of
-from common.fields import Choice, Flag, Text, WholeNumber
+from common.fields import Choice, Flag, Handle, Text, WholeNumber
 from common.schema import ListOut
 from projects.models import Project
 from projects.services import EVERYBODY, Grant, grants_of
@@ -61,7 +61,7 @@ class SchemaIn(serializers.Field[Any, Any, Any, Any]):
 class ProjectIn(serializers.Serializer[Any]):
     """A project whose handle the URL gives."""
 
-    project_handle = Text(required=False, help_text="3–20 characters: letters, digits, `-`, `_`.")
+    project_handle = Handle(required=False, help_text="3–20 characters: letters, digits, `-`, `_`.")
     description = Text(max_length=255, allow_blank=True, allow_null=True, required=False)
     instance_owner = Text(required=False, allow_null=True, help_text="Default: the owner.")
     instance_handle = Text(required=False, allow_null=True)
@@ -78,7 +78,7 @@ class ProjectIn(serializers.Serializer[Any]):
         help_text="A JSON Schema (draft 7 or later) that checks the metadata of what is uploaded "
         "from now on.",
     )
-    public_read = Flag(required=False)
+    public_read = Flag(required=False, allow_null=True)
     shared_with = serializers.ListField(
         child=GrantIn(), required=False, allow_null=True, help_text="The exact list of grants."
     )
@@ -87,7 +87,7 @@ class ProjectIn(serializers.Serializer[Any]):
 class NewProjectIn(ProjectIn):
     """A new project."""
 
-    project_handle = Text(help_text="3–20 characters: letters, digits, `-`, `_`.")
+    project_handle = Handle(help_text="3–20 characters: letters, digits, `-`, `_`.")
 
 
 class GrantOut(serializers.Serializer[Any]):

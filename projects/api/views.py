@@ -12,7 +12,7 @@ from common.api import Resource, given
 from common.handles import same_as_address
 from common.pagination import page_of
 from common.query import Paging
-from common.schema import Message, body_example, operation
+from common.schema import Message, body_example, operation, without_field
 from projects import selectors, services
 from projects.api.serializers import (
     GrantOut,
@@ -114,7 +114,7 @@ class OneProject(Resource):
             "Replaces all settings; embeddings stay. Grants stay too unless `shared_with` is "
             "given, which is then the exact list."
         ),
-        examples=[_PROJECT],
+        examples=[without_field(_PROJECT, "project_handle")],
     )
     def put(self, request: Request, owner: str, project: str) -> Response:
         """Create a project or replace its settings."""

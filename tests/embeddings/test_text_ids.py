@@ -170,7 +170,24 @@ def test_the_same_id_in_two_projects_is_two_embeddings(cast: Cast) -> None:
 
 
 def test_ids_are_listed_by_code_point_whatever_the_language(cast: Cast) -> None:
-    ids = ["a", "B", "b", "A", "é", "z", "10", "9", "ß", "日", "🦊", " ", "_", "a/b", "a b", "\uffee"]
+    ids = [
+        "a",
+        "B",
+        "b",
+        "A",
+        "é",
+        "z",
+        "10",
+        "9",
+        "ß",
+        "日",
+        "🦊",
+        " ",
+        "_",
+        "a/b",
+        "a b",
+        "\uffee",
+    ]
     upload(cast.alice, *(item(each, [1, 0, 0]) for each in ids))
     pages = [cast.rita.get(f"{PROJECT}?limit=5&offset={offset}") for offset in (0, 5, 10, 15)]
     listed = [row["text_id"] for page in pages for row in page["embeddings"]]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from tests.end_to_end.harness import Armarium, wait_for
@@ -261,7 +261,9 @@ def workers(armarium: Armarium) -> list[psutil.Process]:
 
 
 def postmaster(armarium: Armarium) -> list[psutil.Process]:
-    return [armarium.postmaster()]
+    server = armarium.postmaster()
+    assert server is not None
+    return [server]
 
 
 def backends(armarium: Armarium) -> list[psutil.Process]:

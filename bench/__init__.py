@@ -1,0 +1,1 @@
+"""Measurements: not tests, and never timed in tests."""

@@ -1,0 +1,306 @@
+"""What the pages of the administration site have in common: they write through services.
+
+Django's admin saves and deletes rows itself. Here it hands what was entered to the services that
+the API calls too, and shows a service's refusal where the person can do something about it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.widgets import (
+    AdminTextareaWidget,
+    AutocompleteSelect,
+    RelatedFieldWidgetWrapper,
+)
+from django.core.exceptions import ValidationError
+from django.core.paginator import Paginator
+from django.db import OperationalError, transaction
+from django.db.models import CASCADE, Field, ForeignKey, Model, Q, QuerySet, TextField
+from django.forms.models import construct_instance
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.functional import cached_property
+from django.utils.text import capfirst
+
+from common.errors import Conflict, DomainError
+
+admin.site.site_header = "Armarium administration"
+admin.site.site_title = "Armarium administration"
+admin.site.index_title = "Everything that is stored"
+
+# Deleting runs one service call a row, within one request.
+MAXIMUM_DELETED = 1_000
+# A page that asks "are you sure?" is read by nobody beyond this.
+_NAMED_ON_DELETION = 50
+
+M = TypeVar("M", bound=Model)
+
+
+class Verbatim(forms.CharField):
+    """Text of several lines, kept as it was given: browsers send its line ends as CR LF."""
+
+    widget = AdminTextareaWidget
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "strip": False})
+
+    def to_python(self, value: Any) -> Any:
+        """Return the text with the line ends that everything else uses."""
+        return super().to_python(_with_plain_line_ends(value))
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Say whether more than the line ends differ."""
+        return super().has_changed(_with_plain_line_ends(initial), _with_plain_line_ends(data))
+
+
+def _with_plain_line_ends(value: Any) -> Any:
+    return value.replace("\r\n", "\n") if isinstance(value, str) else value
+
+
+class Completion(AutocompleteSelect):
+    """Completes names, and bears with values that are no keys: Django's own answers 500."""
+
+    def optgroups(self, name: str, value: Sequence[str], attr: dict[str, Any] | None = None) -> Any:
+        """Return the options for the values that can be keys."""
+        key: Any = self.field.remote_field.model._meta.pk
+        return super().optgroups(name, [each for each in value if _fits(key, each)], attr)
+
+
+def _fits(field: Any, value: str) -> bool:
+    try:
+        field.to_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
+class CompletesNames:
+    """Gives the fields that complete names our widget; for admins and their inlines."""
+
+    def formfield_for_foreignkey(
+        self, db_field: ForeignKey[Any, Any], request: Any, **options: Any
+    ) -> Any:
+        """Return the field."""
+        options_of: Any = super()
+        if db_field.name in options_of.get_autocomplete_fields(request):
+            options.setdefault("widget", Completion(db_field, admin.site))
+        return options_of.formfield_for_foreignkey(db_field, request, **options)
+
+
+class ServiceForm(forms.ModelForm[M]):
+    """A form whose rules are the services': it checks the shape of what was entered, and no more.
+
+    refusal: what a service said to these very values.
+    error_fields: the services' names of fields, where the form has others.
+    """
+
+    refusal: DomainError | None = None
+    error_fields: Mapping[str, str] = {}
+
+    def changes(self) -> dict[str, Any]:
+        """Return what was entered and differs from what the form showed."""
+        return {name: self.cleaned_data[name] for name in self.changed_data}
+
+    def _post_clean(self) -> None:
+        # Django's own would also ask for uniqueness and constraints, in the words of the database.
+        exclude = self._get_validation_exclusions()  # type: ignore[attr-defined]
+        try:
+            self.instance = construct_instance(
+                self, self.instance, self._meta.fields, self._meta.exclude
+            )
+            self.instance.clean_fields(exclude=exclude)
+        except ValidationError as error:
+            self._update_errors(error)  # type: ignore[attr-defined]
+        if self.refusal is not None:
+            self._show(self.refusal)
+
+    def _show(self, refusal: DomainError) -> None:
+        if not refusal.errors:
+            self.add_error(None, refusal.detail)
+        for each in refusal.errors:
+            name = each.location.removeprefix("body.").split(".")[0]
+            name = self.error_fields.get(name, name)
+            self.add_error(name if name in self.fields else None, each.message)
+
+
+class CappedPaginator(Paginator[M]):
+    """Counts no further than anybody pages: counting all of a big table reads all of it."""
+
+    cap = 10_000
+
+    @cached_property
+    def count(self) -> int:
+        """Return how many rows there are, or the cap."""
+        rows: Any = self.object_list
+        return int(rows.order_by().values("pk")[: self.cap].count())
+
+
+class ServiceAdmin(CompletesNames, admin.ModelAdmin[M]):
+    """Lists rows, and writes them through services: see `create`, `change` and `remove`.
+
+    Django has asked its own permissions before it calls any of these.
+    """
+
+    form = ServiceForm  # type: ignore[assignment]
+    formfield_overrides = {TextField: {"form_class": Verbatim}}
+    show_full_result_count = False
+    error_fields: Mapping[str, str] = {}
+    # Nobody may find out by filtering what no page shows.
+    secret_fields: tuple[str, ...] = ()
+
+    def create(self, request: HttpRequest, form: Any) -> M:
+        """Make what was entered, by a service; return it."""
+        raise NotImplementedError
+
+    def change(self, request: HttpRequest, row: M, form: Any) -> M:
+        """Change what was entered, by a service; return the row as it is now."""
+        raise NotImplementedError
+
+    def remove(self, request: HttpRequest, row: M) -> None:
+        """Delete a row, by a service."""
+        raise NotImplementedError
+
+    # --- Reading ----------------------------------------------------------------------------------
+    def get_queryset(self, request: HttpRequest) -> QuerySet[M]:
+        """Return the rows with what their names need: fields that complete show names, too."""
+        related = self.list_select_related
+        rows = super().get_queryset(request)
+        return rows.select_related(*related) if isinstance(related, list | tuple) else rows
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        """Refuse to filter by secrets."""
+        if lookup.startswith(self.secret_fields):
+            return False
+        return bool(super().lookup_allowed(lookup, value, request))  # type: ignore[arg-type]
+
+    def formfield_for_dbfield(self, db_field: Field[Any, Any], request: Any, **options: Any) -> Any:
+        """Link to related rows, but make, change and delete them on their own pages only."""
+        field = super().formfield_for_dbfield(db_field, request, **options)
+        if field is not None and isinstance(field.widget, RelatedFieldWidgetWrapper):
+            field.widget.can_add_related = False
+            field.widget.can_change_related = False
+            field.widget.can_delete_related = False
+        return field
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Show the list, or run an action on all chosen rows or none."""
+        try:
+            if request.method != "POST":
+                return super().changelist_view(request, extra_context)
+            with transaction.atomic():
+                return super().changelist_view(request, extra_context)
+        except DomainError as refusal:
+            self.message_user(request, refusal.detail, messages.ERROR)
+            return HttpResponseRedirect(request.get_full_path())
+        except OperationalError:
+            if request.method == "POST" or not request.GET:
+                raise
+            self.message_user(request, "This search took too long; narrow it down.", messages.ERROR)
+            return HttpResponseRedirect(request.path)
+
+    # --- Writing ----------------------------------------------------------------------------------
+    def get_form(
+        self, request: HttpRequest, obj: M | None = None, change: bool = False, **options: Any
+    ) -> Any:
+        """Return the form; after a refusal, one that shows it."""
+        form: Any = super().get_form(request, obj, change=change, **options)
+        form.error_fields = self.error_fields
+        form.refusal = getattr(request, "refusal", None)
+        return form
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Save what was entered, or nothing of it: a refusal shows the form again."""
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except DomainError as refusal:
+            # What was written so far is rolled back. A form that knows the refusal is invalid, so
+            # the second time nothing is saved.
+            request.refusal = refusal  # type: ignore[attr-defined]
+            return super().changeform_view(request, object_id, form_url, extra_context)
+
+    def save_model(self, request: HttpRequest, obj: M, form: Any, change: bool) -> None:
+        """Hand the values to a service, and take over what it stored."""
+        stored = self.change(request, obj, form) if change else self.create(request, form)
+        obj.pk = stored.pk
+        obj._state.adding = False
+        obj.refresh_from_db()
+
+    # --- Deleting ---------------------------------------------------------------------------------
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """Delete the row, or say why not."""
+        try:
+            return super().delete_view(request, object_id, extra_context)
+        except DomainError as refusal:
+            self.message_user(request, refusal.detail, messages.ERROR)
+            page = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
+            return HttpResponseRedirect(reverse(page, args=[object_id]))
+
+    def delete_model(self, request: HttpRequest, obj: M) -> None:
+        """Delete the row by its service."""
+        self.remove(request, obj)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[M]) -> None:
+        """Delete each row by its service; `changelist_view` makes it all or none."""
+        for row in queryset:
+            self.remove(request, row)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Return what a deletion takes along, in numbers, and which permissions it lacks.
+
+        Django's own would load every row: a project may hold millions of embeddings.
+        """
+        rows = list(objs[: MAXIMUM_DELETED + 1])
+        if len(rows) > MAXIMUM_DELETED:
+            raise Conflict(
+                f"Delete at most {MAXIMUM_DELETED} {self.opts.verbose_name_plural} at once."
+            )
+        names = [f"{capfirst(self.opts.verbose_name)}: {row}" for row in rows[:_NAMED_ON_DELETION]]
+        if len(rows) > _NAMED_ON_DELETION:
+            names.append(f"… and {len(rows) - _NAMED_ON_DELETION} more")
+        numbers = {str(self.opts.verbose_name_plural): len(rows)}
+        lacking = set()
+        if not all(self.has_delete_permission(request, row) for row in rows):
+            lacking.add(str(self.opts.verbose_name))
+        for model, condition in self._going_along([row.pk for row in rows]).items():
+            number = model._default_manager.filter(condition).count()
+            if not number:
+                continue
+            numbers[str(model._meta.verbose_name_plural)] = number
+            if not _may_delete(request, model):
+                lacking.add(str(model._meta.verbose_name))
+        return names, numbers, lacking, []
+
+    def _going_along(self, keys: list[Any]) -> dict[type[Model], Q]:
+        conditions: dict[type[Model], Q] = {}
+        for model, path in _cascades(self.model):
+            if self.admin_site.is_registered(model):
+                condition = Q(**{f"{path}__in": keys})
+                conditions[model] = conditions.get(model, Q()) | condition
+        return conditions
+
+
+def _may_delete(request: HttpRequest, model: type[Model]) -> bool:
+    options = model._meta
+    user: Any = request.user
+    return bool(user.has_perm(f"{options.app_label}.delete_{options.model_name}"))
+
+
+def _cascades(model: type[Model], path: str = "") -> Iterator[tuple[type[Model], str]]:
+    """Yield each model whose rows go with rows of this one, and the lookup that leads back."""
+    for relation in model._meta.related_objects:
+        if getattr(relation, "on_delete", None) is CASCADE:
+            lookup = "__".join(filter(None, [relation.field.name, path]))
+            yield relation.related_model, lookup
+            yield from _cascades(relation.related_model, lookup)

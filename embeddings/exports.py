@@ -1,0 +1,79 @@
+"""Writes whole projects into files."""
+
+import gzip
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from accounts.policy import Actor, Level
+from common.errors import Invalid
+from embeddings import files
+from embeddings.selectors import snapshot_of
+from projects.models import Project
+from projects.selectors import count_embeddings, project_for
+
+
+def export_project(
+    *,
+    actor: Actor,
+    owner: str,
+    handle: str,
+    target: Path | BinaryIO,
+    file_format: str,
+    batch_size: int,
+    on_progress: Callable[[int, float | None], object],
+) -> int:
+    """Write all embeddings of a project, as they are at one moment; return how many there were.
+
+    target: a path, where the file appears when it is complete, or an open stream.
+    Raises as `project_for`, and Invalid where the file cannot be written.
+    """
+    project = project_for(actor, Level.READER, owner=owner, handle=handle)
+    count_embeddings(project)
+    total: int = project.number_of_embeddings  # type: ignore[attr-defined]
+    with _opened(target) as stream:
+        writer = files.writer(file_format, stream, _about(project))
+        count = 0
+        with closing(snapshot_of(project, size=batch_size)) as snapshot:
+            for rows in snapshot:
+                writer.write(rows)
+                count += len(rows)
+                on_progress(count, min(1.0, count / total) if total else None)
+        writer.close()
+    return count
+
+
+def _about(project: Project) -> dict[str, str]:
+    instance = project.instance
+    return {
+        "armarium.project": str(project),
+        "armarium.instance": str(instance),
+        "armarium.model": instance.model,
+        "armarium.dimensions": str(instance.dimensions),
+    }
+
+
+@contextmanager
+def _opened(target: Path | BinaryIO) -> Iterator[BinaryIO]:
+    if not isinstance(target, Path):
+        yield target
+        target.flush()
+        return
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with unfinished.open("xb") as file:
+            if target.suffix == ".gz":
+                with gzip.GzipFile(fileobj=file, mode="wb", filename="", compresslevel=6) as packed:
+                    yield cast("BinaryIO", packed)
+            else:
+                yield file
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(target)
+    except OSError as error:
+        raise Invalid(f"Cannot write '{target}': {error.strerror or error}.") from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)

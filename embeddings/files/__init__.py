@@ -1,0 +1,51 @@
+"""Reads and writes files of embeddings: JSON lines and Parquet. Knows no models.
+
+Files come from strangers. Lines are bounded while they are read; Parquet, whose declared sizes
+prove nothing, is decoded in a process of its own with a limit on its memory.
+"""
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import BinaryIO
+
+from embeddings.batches import Expected
+from embeddings.files._jsonl import JsonLinesWriter, read_json_lines
+from embeddings.files._parquet import ParquetWriter, read_parquet
+from embeddings.files._rows import Rejected, Rows, Unreadable, Writer
+
+__all__ = ["FORMATS", "Rejected", "Rows", "Unreadable", "Writer", "format_of", "read", "writer"]
+
+FORMATS = ("jsonl", "parquet")
+_SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+
+
+def format_of(name: str) -> str:
+    """Return the format that a file's name tells, compressed or not; raise Unreadable."""
+    found = _SUFFIXES.get(Path(name.lower().removesuffix(".gz")).suffix)
+    if found is None:
+        raise Unreadable(
+            f"The name '{Path(name).name[:80]}' does not tell the format: .jsonl, .ndjson (also "
+            "with .gz) or .parquet. Name it with --format."
+        )
+    return found
+
+
+def read(
+    source: Path | BinaryIO, file_format: str, expected: Expected, *, batch_size: int
+) -> Generator[Rows, None, None]:
+    """Return the rows of a file, some at a time, each with the reason why it cannot be stored.
+
+    source: a path, or an open stream of JSON lines.
+    Raises Unreadable where the file is missing, not of the format, or damaged: after the rows
+    before that place.
+    """
+    if file_format == "jsonl":
+        return read_json_lines(source, expected, batch_size=batch_size)
+    if not isinstance(source, Path):
+        raise Unreadable("Parquet cannot be read from a stream; give the name of a file.")
+    return read_parquet(source, expected, batch_size=batch_size)
+
+
+def writer(file_format: str, stream: BinaryIO, about: dict[str, str]) -> Writer:
+    """Return what writes rows to a stream; about: kept in the file where the format has a place."""
+    return JsonLinesWriter(stream) if file_format == "jsonl" else ParquetWriter(stream, about)

@@ -1,0 +1,163 @@
+"""Metadata schemas: what a project may store as one, and whether a document matches it.
+
+A schema comes from a stranger and runs on every upload, so saving one is where the work is: nothing
+in it may lead outside the document, and what it can cost is bounded before it is ever compiled.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+
+import jsonschema_rs
+
+from projects.metadata._cost import Bound, bound_of
+from projects.metadata._explanation import MAX_VIOLATIONS, Violation, explained, of_document
+from projects.metadata._parts import MAX_SCHEMA_NODES, parts_of
+from projects.metadata._reading import (
+    DIALECTS,
+    MAX_SCHEMA_BYTES,
+    MAX_SCHEMA_DEPTH,
+    InvalidSchema,
+    echo,
+    read,
+    written,
+)
+from projects.metadata._weights import (
+    MAX_DOCUMENT_DEPTH,
+    MAX_DOCUMENT_VALUES,
+    pattern_options,
+    size_of,
+)
+
+__all__ = [
+    "MAX_DOCUMENT_DEPTH",
+    "MAX_DOCUMENT_VALUES",
+    "MAX_SCHEMA_BYTES",
+    "MAX_SCHEMA_DEPTH",
+    "MAX_SCHEMA_NODES",
+    "MAX_VIOLATIONS",
+    "Budget",
+    "InvalidSchema",
+    "MetadataValidator",
+    "Violation",
+    "check_schema",
+    "describe",
+    "validator_for",
+]
+
+_DOCUMENT_TOO_COSTLY = (
+    "checking this document against the schema of the project could take too long; make the "
+    "document smaller or the schema simpler, above all patterns with repetitions such as .{1,255}"
+)
+_UPLOAD_TOO_COSTLY = (
+    "checking the documents of this upload against the schema of the project takes too long; "
+    "upload fewer of them at once"
+)
+
+
+class Budget:
+    """The time that checking the documents of one upload may take together.
+
+    It is what the thread really computed, not a bound as for one document: bounds are far too high
+    for ordinary documents, and thousands of them add up.
+    """
+
+    def __init__(self, seconds: float = 3.0) -> None:
+        self.seconds = seconds
+
+
+def check_schema(source: object) -> str:
+    """Return the text to store for a metadata schema, given as text or as parsed JSON.
+
+    A text is returned as it came; a parsed object is written compactly, in its own key order.
+
+    Decisions the contract leaves open:
+
+    * Drafts 06, 07, 2019-09 and 2020-12; 07 when ``$schema`` is absent.
+    * The schema must be an object: a bare ``true`` or ``false`` is refused.
+    * Every reference must start with ``#`` and exist. A ``$id`` (or ``id``) at the root only names
+      the document, and is accepted: as all references are fragments nothing resolves against it.
+      Below the root it would move the base of the references beside it, and is refused.
+    * Recursion is allowed where each round goes into a property or an item, and no value of a
+      document is met twice in a round.
+
+    Raises:
+        InvalidSchema: not JSON, not a schema, too large, too costly, or pointing outside itself.
+    """
+    text = source if isinstance(source, str) else written(source)
+    _compiled(text)
+    return text
+
+
+@lru_cache(maxsize=64)
+def validator_for(schema_text: str) -> MetadataValidator:
+    """Return the compiled validator of a stored schema; the most recent ones are kept.
+
+    Raises:
+        InvalidSchema: the text would not pass check_schema().
+    """
+    return MetadataValidator(schema_text)
+
+
+def describe(text_id: str, violations: Sequence[Violation]) -> str:
+    """Return the detail text that v1 clients parse."""
+    lines = "".join(f"\n  - {each.field}: {each.reason}" for each in violations)
+    return f"metadata validation failed for text_id '{text_id}': metadata validation failed:{lines}"
+
+
+class MetadataValidator:
+    """Checks documents against one schema. Use validator_for() to get one."""
+
+    def __init__(self, schema_text: str) -> None:
+        self._validator, self._bound = _compiled(schema_text)
+
+    def violations(self, metadata: object, budget: Budget | None = None) -> list[Violation]:
+        """Return how the document breaks the schema; empty when it is valid.
+
+        Formats (``date``, ``email``, ``uri`` …) are asserted, as upstream does; unknown ones are
+        not. At most MAX_VIOLATIONS are listed, and of a large document that it does not match. A
+        document whose check could take about a second is itself a violation; so is the one at which
+        the budget of an upload, given for each of its documents, runs out.
+        """
+        if budget is None:
+            return self._violations(metadata)
+        if budget.seconds <= 0:
+            return [of_document(_UPLOAD_TOO_COSTLY)]
+        began = time.thread_time()
+        found = self._violations(metadata)
+        budget.seconds -= time.thread_time() - began
+        return found
+
+    def _violations(self, metadata: object) -> list[Violation]:
+        size = size_of(metadata)
+        if isinstance(size, str):
+            return [of_document(size)]
+        if not self._bound.allows(size):
+            return [of_document(_DOCUMENT_TOO_COSTLY)]
+        if self._validator.is_valid(metadata):
+            return []
+        if not self._bound.allows_errors(size):
+            return [of_document("does not match the schema")]
+        return explained(self._validator.iter_errors(metadata))
+
+
+def _compiled(text: str) -> tuple[jsonschema_rs.Validator, Bound]:
+    root, dialect = read(text)
+    bound = bound_of(parts_of(root, dialect))
+    try:
+        validator = DIALECTS[dialect](
+            root,
+            # No reference is left to fetch; this makes sure of it.
+            offline=True,
+            validate_formats=True,
+            pattern_options=pattern_options(),
+            # Errors would otherwise hold the values as texts, too.
+            mask="…",
+        )
+    except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
+        raise InvalidSchema(
+            f"The metadata schema cannot be used: {echo(str(error).partition(chr(10))[0])}."
+        ) from None
+    return validator, bound

@@ -1,0 +1,593 @@
+"""The OpenAPI document is public, valid, complete and true; `/docs` shows it."""
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from io import StringIO
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+import pytest
+import yaml
+from django.core.management import call_command
+
+from config.documentation import document as served
+from tests.contract import document
+from tests.contract.world import ALIASES, api_views, methods_of, without_alias
+from tests.factories import Caller, Cast, item, make_instance, make_project, make_user
+
+_WRITES = {"post", "put", "patch"}
+_VERBS = {"get", "list", "create", "replace", "update", "delete", "share", "unshare"}
+_VERBS |= {"transfer", "upload", "search", "check"}
+
+
+def _operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for template, path in served()["paths"].items():
+        for method, described in path.items():
+            yield method, template, described
+
+
+OPERATIONS = list(_operations())
+NAMES = [described["operationId"] for _, _, described in OPERATIONS]
+every_operation = pytest.mark.parametrize(
+    ("method", "template", "described"), OPERATIONS, ids=NAMES
+)
+
+
+# --- The document ---------------------------------------------------------------------------------
+@pytest.mark.django_db
+@pytest.mark.parametrize("key", [None, "wrong"])
+def test_the_document_is_public_and_the_same_in_json_and_yaml(key: str | None) -> None:
+    in_json = Caller(key).get("/openapi.json")
+    in_yaml = Caller(key).get("/openapi.yaml")
+    assert in_json.status == in_yaml.status == 200
+    assert in_json.headers["Content-Type"] == "application/json"
+    assert in_yaml.headers["Content-Type"] == "application/yaml"
+    assert in_json.headers["Access-Control-Allow-Origin"] == "*"
+    assert in_json.body["openapi"].startswith("3.")
+    assert yaml.safe_load(in_yaml.content) == in_json.body
+
+
+def test_the_document_is_valid() -> None:
+    written = StringIO()
+    call_command(
+        "spectacular", validate=True, fail_on_warn=True, stdout=written, format="openapi-json"
+    )
+    assert orjson.loads(written.getvalue())["paths"].keys() == served()["paths"].keys()
+
+
+@pytest.mark.parametrize("path", ["/openapi.json", "/openapi.yaml", "/docs"])
+def test_only_reading_is_served(path: str, db: None) -> None:
+    answer = Caller().post(path, {})
+    assert (answer.status, answer["title"]) == (405, "Method Not Allowed")
+    assert Caller().ask("HEAD", path).status == 200
+
+
+def test_every_method_of_every_route_is_described_and_nothing_else() -> None:
+    described = {(method.upper(), template) for method, template, _ in OPERATIONS}
+    routed = {
+        (method, without_alias(template))
+        for template, view in api_views().items()
+        for method in methods_of(view)
+    }
+    assert routed == described
+    assert not [each for each in served()["paths"] if each.startswith(tuple(ALIASES))]
+
+
+def test_names_of_operations_are_unique_and_start_with_a_verb() -> None:
+    assert len(NAMES) == len(set(NAMES))
+    odd = [name for name in NAMES if name.split("_")[0] not in _VERBS or "v1" in name]
+    assert odd == []
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)+", name) for name in NAMES)
+
+
+@every_operation
+def test_an_operation_is_described_in_full(
+    method: str, template: str, described: dict[str, Any]
+) -> None:
+    assert described["summary"]
+    assert len(described["description"]) > len("A short sentence")
+    known = [each["name"] for each in served()["tags"]]
+    assert [tag in known for tag in described["tags"]] == [True]
+    for parameter in described.get("parameters", []):
+        assert parameter.get("description") or parameter["name"] == "metadata_value"
+    assert [each for each in described["responses"] if each.startswith("2")]
+    for status, response in described["responses"].items():
+        assert response["description"], status
+        if status.startswith(("4", "5")):
+            assert list(response["content"]) == ["application/problem+json"]
+    if "requestBody" in described:
+        media = described["requestBody"]["content"]
+        assert list(media) == ["application/json"]
+        assert media["application/json"]["examples"]
+    assert ("requestBody" in described) == (method in _WRITES)
+
+
+@every_operation
+def test_an_operation_names_the_refusals_of_its_kind(
+    method: str, template: str, described: dict[str, Any]
+) -> None:
+    statuses = set(described["responses"])
+    expected = {"400", "503"}
+    if template != "/v1":
+        expected.add("401")
+        assert {"apiKey": []} in described["security"]
+    if "requestBody" in described:
+        expected |= {"411", "413", "415"}
+    if {} not in described.get("security", [{}]):
+        expected.add("403")
+    if described["operationId"].startswith("create_") or method == "put":
+        expected.add("409")
+    if described["operationId"] in {"create_project", "replace_project", "update_project"}:
+        expected.add("422")
+    if "{" in template and method in {"get", "delete", "patch"}:
+        expected.add("404")
+    assert expected - statuses == set()
+
+
+def test_only_what_can_be_asked_without_a_key_says_so() -> None:
+    optional = {each["operationId"] for _, _, each in OPERATIONS if {} in each.get("security", [])}
+    assert optional == {
+        "list_api_standards",
+        "get_api_standard",
+        "get_project",
+        "list_embeddings",
+        "get_embedding",
+        "search_by_vector",
+        "search_by_text",
+    }
+    assert [
+        name
+        for _, _, each in OPERATIONS
+        if "security" not in each
+        for name in [each["operationId"]]
+    ] == ["get_manifest"]
+
+
+# --- Refusals, each provoked and compared with its description ------------------------------------
+_NEW = {
+    "endpoint": "https://api.example.org/v1",
+    "api_standard": "openai",
+    "model": "test",
+    "dimensions": 3,
+}
+PROBES: list[tuple[str, str, str, Any, int]] = [
+    ("POST", "/v1/users", "", {"user_handle": "alice"}, 409),
+    ("POST", "/v1/users", "", {"user_handle": "ALICE"}, 409),
+    ("PUT", "/v1/users/{user}", "/v1/users/Alice", {}, 409),
+    ("PUT", "/v1/users/{user}", "/v1/users/alice", {"user_handle": "sam"}, 400),
+    ("GET", "/v1/users/{user}", "/v1/users/nobody", None, 404),
+    ("PATCH", "/v1/users/{user}", "/v1/users/nobody", {}, 404),
+    ("PATCH", "/v1/users/{user}", "/v1/users/alice", {"email": "erin@example.org"}, 409),
+    ("DELETE", "/v1/users/{user}", "/v1/users/nobody", None, 404),
+    ("DELETE", "/v1/users/{user}", "/v1/users/_system", None, 403),
+    ("DELETE", "/v1/users/{user}", "/v1/users/alice", None, 409),
+    ("POST", "/v1/api-standards", "", {"api_standard_handle": "openai", "key_method": "none"}, 409),
+    (
+        "PUT",
+        "/v1/api-standards/{standard}",
+        "/v1/api-standards/OpenAI",
+        {"key_method": "none"},
+        409,
+    ),
+    ("GET", "/v1/api-standards/{standard}", "/v1/api-standards/nothing", None, 404),
+    ("PATCH", "/v1/api-standards/{standard}", "/v1/api-standards/nothing", {}, 404),
+    ("DELETE", "/v1/api-standards/{standard}", "/v1/api-standards/nothing", None, 404),
+    ("DELETE", "/v1/api-standards/{standard}", "/v1/api-standards/openai", None, 409),
+    *(
+        (method, f"{base}{rest}", f"{base}{path}", body, status)
+        for base, name in (
+            ("/v1/llm-service-definitions", "definition_handle"),
+            ("/v1/llm-services", "instance_handle"),
+        )
+        for method, rest, path, body, status in (
+            ("GET", "/{owner}", "/nobody", None, 404),
+            ("POST", "/{owner}", "/nobody", {**_NEW, name: "another"}, 404),
+            ("POST", "/{owner}", "/alice", {**_NEW, name: "model"}, 409),
+            ("POST", "/{owner}", "/alice", {name: "another"}, 400),
+            ("GET", "/{owner}/{handle}", "/alice/nothing", None, 404),
+            ("PUT", "/{owner}/{handle}", "/nobody/thing", _NEW, 404),
+            ("PUT", "/{owner}/{handle}", "/alice/MODEL", _NEW, 409),
+            ("PATCH", "/{owner}/{handle}", "/alice/nothing", {}, 404),
+            ("DELETE", "/{owner}/{handle}", "/alice/nothing", None, 404),
+            (
+                "POST",
+                "/{owner}/{handle}/share",
+                "/alice/nothing/share",
+                {"share_with_handle": "sam", "role": "reader"},
+                404,
+            ),
+            (
+                "POST",
+                "/{owner}/{handle}/share",
+                "/alice/model/share",
+                {"share_with_handle": "alice", "role": "reader"},
+                400,
+            ),
+            ("DELETE", "/{owner}/{handle}/share/{user}", "/alice/model/share/erin", None, 404),
+            ("GET", "/{owner}/{handle}/shared-with", "/alice/nothing/shared-with", None, 404),
+        )
+    ),
+    (
+        "POST",
+        "/v1/llm-services/{owner}/from-definition",
+        "/v1/llm-services/alice/from-definition",
+        {
+            "instance_handle": "model",
+            "definition_owner": "_system",
+            "definition_handle": "cohere-v4",
+        },
+        409,
+    ),
+    (
+        "POST",
+        "/v1/llm-services/{owner}/from-definition",
+        "/v1/llm-services/alice/from-definition",
+        {"instance_handle": "new", "definition_owner": "_system", "definition_handle": "nothing"},
+        404,
+    ),
+    ("DELETE", "/v1/llm-services/{owner}/{handle}", "/v1/llm-services/alice/model", None, 409),
+    (
+        "PATCH",
+        "/v1/llm-services/{owner}/{handle}",
+        "/v1/llm-services/alice/model",
+        {"dimensions": 4},
+        409,
+    ),
+    (
+        "PUT",
+        "/v1/llm-services/{owner}/{handle}",
+        "/v1/llm-services/alice/model",
+        {**_NEW, "dimensions": 4},
+        409,
+    ),
+    ("GET", "/v1/projects/{owner}", "/v1/projects/nobody", None, 404),
+    (
+        "POST",
+        "/v1/projects/{owner}",
+        "/v1/projects/alice",
+        {"project_handle": "letters", "instance_handle": "model"},
+        409,
+    ),
+    (
+        "POST",
+        "/v1/projects/{owner}",
+        "/v1/projects/alice",
+        {"project_handle": "new", "instance_handle": "model", "metadataScheme": "{"},
+        422,
+    ),
+    (
+        "PUT",
+        "/v1/projects/{owner}/{project}",
+        "/v1/projects/alice/letters",
+        {"instance_handle": "model", "metadataScheme": "{"},
+        422,
+    ),
+    (
+        "PUT",
+        "/v1/projects/{owner}/{project}",
+        "/v1/projects/alice/letters",
+        {"instance_handle": "wide"},
+        409,
+    ),
+    (
+        "PATCH",
+        "/v1/projects/{owner}/{project}",
+        "/v1/projects/alice/letters",
+        {"metadataScheme": 5},
+        422,
+    ),
+    (
+        "PATCH",
+        "/v1/projects/{owner}/{project}",
+        "/v1/projects/alice/letters",
+        {"instance_handle": "wide"},
+        409,
+    ),
+    ("GET", "/v1/projects/{owner}/{project}", "/v1/projects/alice/nothing", None, 404),
+    ("PATCH", "/v1/projects/{owner}/{project}", "/v1/projects/alice/nothing", {}, 404),
+    ("DELETE", "/v1/projects/{owner}/{project}", "/v1/projects/alice/nothing", None, 404),
+    ("DELETE", "/v1/projects/{owner}/{project}", "/v1/projects/alice/default", None, 409),
+    (
+        "POST",
+        "/v1/projects/{owner}/{project}/share",
+        "/v1/projects/alice/nothing/share",
+        {"share_with_handle": "sam", "role": "reader"},
+        404,
+    ),
+    (
+        "POST",
+        "/v1/projects/{owner}/{project}/share",
+        "/v1/projects/alice/letters/share",
+        {"share_with_handle": "sam", "role": "owner"},
+        400,
+    ),
+    (
+        "DELETE",
+        "/v1/projects/{owner}/{project}/share/{user}",
+        "/v1/projects/alice/letters/share/sam",
+        None,
+        404,
+    ),
+    (
+        "GET",
+        "/v1/projects/{owner}/{project}/shared-with",
+        "/v1/projects/alice/nothing/shared-with",
+        None,
+        404,
+    ),
+    (
+        "POST",
+        "/v1/projects/{owner}/{project}/transfer-ownership",
+        "/v1/projects/alice/letters/transfer-ownership",
+        {"new_owner_handle": "nobody"},
+        404,
+    ),
+    (
+        "POST",
+        "/v1/projects/{owner}/{project}/transfer-ownership",
+        "/v1/projects/alice/default/transfer-ownership",
+        {"new_owner_handle": "sam"},
+        409,
+    ),
+    ("GET", "/v1/embeddings/{owner}/{project}", "/v1/embeddings/alice/nothing", None, 404),
+    (
+        "POST",
+        "/v1/embeddings/{owner}/{project}",
+        "/v1/embeddings/alice/nothing",
+        {"embeddings": [item("x", [1, 2, 3])]},
+        404,
+    ),
+    (
+        "POST",
+        "/v1/embeddings/{owner}/{project}",
+        "/v1/embeddings/alice/letters",
+        {"embeddings": [item("known", [1, 2, 3])]},
+        409,
+    ),
+    (
+        "POST",
+        "/v1/embeddings/{owner}/{project}",
+        "/v1/embeddings/alice/letters",
+        {"embeddings": [item("x", [1, 2])]},
+        400,
+    ),
+    (
+        "POST",
+        "/v1/embeddings/{owner}/{project}",
+        "/v1/embeddings/alice/letters",
+        {"embeddings": [1] * 5001},
+        413,
+    ),
+    ("DELETE", "/v1/embeddings/{owner}/{project}", "/v1/embeddings/alice/nothing", None, 404),
+    (
+        "GET",
+        "/v1/embeddings/{owner}/{project}/{text_id}",
+        "/v1/embeddings/alice/letters/nothing",
+        None,
+        404,
+    ),
+    (
+        "PUT",
+        "/v1/embeddings/{owner}/{project}/{text_id}",
+        "/v1/embeddings/alice/nothing/known",
+        item("known", [1, 2, 3]),
+        404,
+    ),
+    (
+        "DELETE",
+        "/v1/embeddings/{owner}/{project}/{text_id}",
+        "/v1/embeddings/alice/letters/nothing",
+        None,
+        404,
+    ),
+    (
+        "POST",
+        "/v1/similars/{owner}/{project}",
+        "/v1/similars/alice/nothing",
+        {"vector": [1, 2, 3]},
+        404,
+    ),
+    (
+        "POST",
+        "/v1/similars/{owner}/{project}",
+        "/v1/similars/alice/letters",
+        {"vector": [0, 0, 0]},
+        400,
+    ),
+    (
+        "GET",
+        "/v1/similars/{owner}/{project}/{text_id}",
+        "/v1/similars/alice/letters/nothing",
+        None,
+        404,
+    ),
+    ("GET", "/v1/users", "/v1/users?limit=201", None, 400),
+    ("GET", "/v1", "/v1?nothing=1", None, 400),
+]
+
+
+@pytest.mark.django_db
+def test_refusals_are_as_described(cast: Cast) -> None:
+    cast.erin.patch("/v1/users/erin", {"email": "erin@example.org"})
+    cast.alice.post("/v1/llm-service-definitions/alice", {**_NEW, "definition_handle": "model"})
+    make_instance("alice", "wide", dimensions=4)
+    uploaded = cast.alice.post(
+        "/v1/embeddings/alice/letters", {"embeddings": [item("known", [1, 2, 3])]}
+    )
+    assert uploaded.status == 201
+    # Somebody else's project uses Alice's instance.
+    share = {"share_with_handle": "sam", "role": "reader"}
+    assert cast.alice.post("/v1/llm-services/alice/model/share", share).status == 201
+    borrowed = {"project_handle": "mine", "instance_owner": "alice", "instance_handle": "model"}
+    assert cast.sam.post("/v1/projects/sam", borrowed).status == 201
+    problems = []
+    for method, template, path, body, status in PROBES:
+        answer = cast.ada.ask(method, path or template, body)
+        if answer.status != status:
+            problems.append(f"{method} {path or template}: {answer.status}: {answer.content!r}")
+        elif difference := document.difference(method, template, answer):
+            problems.append(f"{method} {path or template}: {difference}")
+    assert problems == []
+
+
+@pytest.mark.django_db
+@every_operation
+def test_bodies_of_the_wrong_kind_are_refused_as_described(
+    method: str, template: str, described: dict[str, Any], cast: Cast
+) -> None:
+    if "requestBody" not in described:
+        return
+    path = _example_path(template, described).replace("my-openai", "model").replace("bob", "sam")
+    for options, status in (
+        ({"raw": b"{", "content_type": "application/json"}, 400),
+        ({"raw": b"[]", "content_type": "application/json"}, 400),
+        ({"raw": b"a=1", "content_type": "text/plain"}, 415),
+        ({"raw": b"\xff", "content_type": "application/json; charset=latin-1"}, 415),
+        ({"raw": b"{}", "headers": {"Content-Encoding": "br"}}, 415),
+    ):
+        answer = cast.ada.ask(method.upper(), path, **options)
+        assert answer.status == status, (options, answer.content)
+        assert document.difference(method, template, answer) == ""
+
+
+# --- Examples -------------------------------------------------------------------------------------
+def _example_path(template: str, described: dict[str, Any]) -> str:
+    path = template
+    for parameter in described.get("parameters", []):
+        if parameter["in"] == "path":
+            path = path.replace(f"{{{parameter['name']}}}", quote(parameter["example"], safe=""))
+    return path
+
+
+def _examples() -> Iterator[Any]:
+    for method, template, described in OPERATIONS:
+        media = described.get("requestBody", {}).get("content", {}).get("application/json", {})
+        for name, example in media.get("examples", {"": {"value": None}}).items():
+            label = f"{described['operationId']} {name}".strip()
+            yield pytest.param(method, template, described, example["value"], id=label)
+
+
+# What an operation makes, and so must not exist before.
+_MAKES = {
+    "create_user": {"alice"},
+    "create_project": {"letters"},
+    "create_llm_service": {"my-openai"},
+    "create_llm_service_from_definition": {"my-openai"},
+    "upload_embeddings": {"letter-1:p.3"},
+    "delete_api_standard": {"openai"},
+}
+
+
+def _prepare(name: str) -> Caller:
+    """Make what the examples speak of, but what the operation itself makes; return who may."""
+    ada, makes = make_user("ada", is_superuser=True), _MAKES.get(name, set())
+    make_user("bob")
+    if "alice" in makes:
+        return ada
+    make_user("alice")
+    definition = {**_NEW, "definition_handle": "my-openai"}
+    assert ada.post("/v1/llm-service-definitions/alice", definition).status == 201
+    make_instance("alice", "my-model")
+    if "my-openai" not in makes:
+        make_instance("alice", "my-openai")
+    if "letters" not in makes:
+        make_project("alice", "letters", instance="my-model", readers=["bob"])
+        if "letter-1:p.3" not in makes and name != "replace_project":
+            first = item("letter-1:p.3", [1, 2, 3], instance_handle="my-model")
+            ada.post("/v1/embeddings/alice/letters", {"embeddings": [first]})
+    if name.startswith("unshare"):
+        shared = {"share_with_handle": "bob", "role": "reader"}
+        for kind in ("llm-services", "llm-service-definitions"):
+            ada.post(f"/v1/{kind}/alice/my-openai/share", shared)
+    if "openai" in makes:
+        # Nothing may refer to the standard of the example.
+        for kind in ("llm-services/alice/my-openai", "llm-service-definitions/alice/my-openai"):
+            ada.delete(f"/v1/{kind}")
+        ada.delete("/v1/users/alice")
+        for handle in ("openai-large", "openai-small"):
+            ada.delete(f"/v1/llm-service-definitions/_system/{handle}")
+    return ada
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("method", "template", "described", "body"), list(_examples()))
+def test_examples_work_as_they_stand(
+    method: str, template: str, described: dict[str, Any], body: Any, settings: Any
+) -> None:
+    settings.ALLOW_RESET = True
+    caller = _prepare(described["operationId"])
+    answer = caller.ask(method.upper(), _example_path(template, described), body)
+    assert 200 <= answer.status < 300, answer.body
+    assert document.difference(method, template, answer) == ""
+
+
+@every_operation
+def test_examples_of_answers_fit_their_description(
+    method: str, template: str, described: dict[str, Any]
+) -> None:
+    for status, response in described["responses"].items():
+        for media in response.get("content", {}).values():
+            for example in media.get("examples", {}).values():
+                content = orjson.dumps(example["value"])
+                answer = document.Answer(
+                    int(status),
+                    orjson.loads(content),
+                    {"Content-Type": next(iter(response["content"]))},
+                )
+                assert document.difference(method, template, answer) == ""
+
+
+# --- The page -------------------------------------------------------------------------------------
+class _Page(HTMLParser):
+    """Collects what a page loads, and what stands inline."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.inline: list[str] = []
+        self._inside = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note addresses, styles and event handlers."""
+        given = dict(attrs)
+        self.loaded += [str(given[name]) for name in ("src", "href", "action") if name in given]
+        self.inline += [name for name in given if name == "style" or name.startswith("on")]
+        self._inside = tag if tag in {"script", "style"} else ""
+
+    def handle_data(self, data: str) -> None:
+        """Note scripts and styles between tags."""
+        if self._inside and data.strip():
+            self.inline.append(data)
+
+    def handle_endtag(self, tag: str) -> None:
+        """Leave a script or style."""
+        self._inside = ""
+
+
+@pytest.mark.django_db
+def test_the_page_works_under_the_strict_policy() -> None:
+    nobody = Caller()
+    answer = nobody.get("/docs")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    policy = answer.headers["Content-Security-Policy"]
+    for directive in (
+        "default-src 'self'",
+        "script-src 'self'",
+        "object-src 'none'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+        "form-action 'self'",
+    ):
+        assert directive in policy.split("; ")
+    assert "unsafe" not in policy
+    page = _Page()
+    page.feed(answer.content.decode())
+    assert page.inline == []
+    assert len(page.loaded) >= 5
+    for address in page.loaded:
+        assert address.startswith("/")
+        assert nobody.get(address).status == 200, address
+    assert b'data-document="/openapi.json"' in answer.content

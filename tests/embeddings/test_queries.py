@@ -1,0 +1,135 @@
+"""How many statements each request takes, whatever it carries: no loop asks the database."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from accounts.models import ApiKey
+from tests.factories import Answer, Cast, item, make_instance, make_project, make_user
+
+LETTERS = "/v1/embeddings/alice/letters"
+SIMILARS = "/v1/similars/alice/letters"
+BIG = "/v1/embeddings/alice/big"
+
+
+def statements(ask: Callable[[], Answer], status: int = 200) -> list[str]:
+    """Return the statements of a request but those that only mark a transaction."""
+    with CaptureQueriesContext(connection) as captured:
+        answer = ask()
+    assert answer.status == status, answer.body
+    return [
+        query["sql"]
+        for query in captured.captured_queries
+        if not query["sql"].startswith(("SAVEPOINT", "RELEASE", "ROLLBACK TO"))
+    ]
+
+
+def upload(cast: Cast, count: int, *, start: int = 0, project: str = "letters") -> Answer:
+    items = [item(f"t{start + n:05}", [1, n, 3]) for n in range(count)]
+    return cast.alice.post(f"/v1/embeddings/alice/{project}", {"embeddings": items})
+
+
+@pytest.fixture
+def warm(cast: Cast) -> Cast:
+    """Let everybody use their key once: the first use may be written down."""
+    for role in ("owner", "editor", "reader", "admin", "stranger"):
+        cast.with_role(role).get("/v1/users/nobody-there")
+    return cast
+
+
+def test_a_search_among_1000_takes_at_most_three_statements(warm: Cast) -> None:
+    assert upload(warm, 1000).status == 201
+    for ask in [
+        lambda: warm.rita.get(f"{SIMILARS}/t00500?count=200"),
+        lambda: warm.rita.get(f"{SIMILARS}/t00500?metadata_path=a.b&metadata_value=c&offset=50"),
+        lambda: warm.rita.post(f"{SIMILARS}?count=200", {"vector": [1, 2, 3]}),
+    ]:
+        made = statements(ask)
+        assert len(made) == 3, made
+        # The capture sees the store's own cursor too.
+        assert "<=>" in made[-1]
+        assert "embeddings_embedding_growing" in made[-1]
+
+
+@pytest.mark.parametrize("count", [1, 1000])
+def test_an_upload_of_any_size_takes_at_most_six_statements(warm: Cast, count: int) -> None:
+    body = {"embeddings": [item(f"t{n:05}", [1, n, 3]) for n in range(count)]}
+    with CaptureQueriesContext(connection) as captured:
+        assert warm.erin.post(LETTERS, body).status == 201
+    made = [query["sql"] for query in captured.captured_queries]
+    real = [each for each in made if not each.startswith(("SAVEPOINT", "RELEASE"))]
+    # Key, project, lock, insert. The outer savepoint stands for BEGIN of a request of its own.
+    assert len(real) == 4, real
+    assert len(made) - 2 <= 6, made
+    assert sum("INSERT INTO" in each for each in real) == 1
+
+
+def test_a_schema_does_not_add_statements(warm: Cast) -> None:
+    schema = {"properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    make_project("alice", "checked", metadataScheme=schema)
+    body = {"embeddings": [item(f"t{n}", [1, 2, 3], metadata={"n": n}) for n in range(300)]}
+    path = "/v1/embeddings/alice/checked"
+    assert len(statements(lambda: warm.alice.post(path, body), 201)) == 4
+
+
+BUDGETS: dict[str, tuple[int, str, str, Any, int]] = {
+    "one embedding": (3, "GET", f"{LETTERS}/t00001", None, 200),
+    "replacing one": (5, "PUT", f"{LETTERS}/t00001", item("t00001", [3, 2, 1]), 200),
+    "deleting one": (3, "DELETE", f"{LETTERS}/t00001", None, 200),
+    "deleting all": (3, "DELETE", LETTERS, None, 200),
+    "a page of embeddings": (4, "GET", f"{LETTERS}?limit=200", None, 200),
+    "a page past the end": (3, "GET", f"{LETTERS}?offset=5000", None, 200),
+    "a project": (4, "GET", "/v1/projects/alice/letters", None, 200),
+    "sharees": (3, "GET", "/v1/projects/alice/letters/shared-with", None, 200),
+    "a page of projects": (4, "GET", "/v1/projects/alice?limit=200", None, 200),
+}
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+@pytest.mark.parametrize("rows", [2, 20])
+def test_two_rows_and_twenty_take_the_same_statements(warm: Cast, name: str, rows: int) -> None:
+    budget, method, path, body, status = BUDGETS[name]
+    assert upload(warm, rows).status == 201
+    for number in range(rows):
+        make_project("alice", f"more-{number}", readers=["rita"])
+    for number in range(rows - 2):
+        sharee = make_user(f"sharee-{number}")
+        share = {"share_with_handle": sharee.handle, "role": "reader"}
+        assert warm.alice.post("/v1/projects/alice/letters/share", share).status == 201
+    made = statements(lambda: warm.alice.ask(method, path, body), status)
+    assert len(made) == budget, json.dumps(made, indent=1)
+
+
+def test_refusals_take_no_more_than_answers(warm: Cast) -> None:
+    assert upload(warm, 2).status == 201
+    for ask, status, budget in [
+        (lambda: warm.sam.get(f"{SIMILARS}/t00001"), 403, 2),
+        (lambda: warm.sam.get(f"{LETTERS}/t00001"), 403, 2),
+        (lambda: warm.rita.delete(LETTERS), 403, 2),
+        (lambda: warm.nobody.delete(LETTERS), 401, 0),
+        (lambda: warm.alice.post(LETTERS, {"embeddings": []}), 400, 2),
+        (lambda: upload(warm, 2), 409, 5),
+    ]:
+        made = statements(ask, status)
+        assert len(made) <= budget, made
+
+
+def test_a_keys_first_use_costs_at_most_one_more_statement(cast: Cast) -> None:
+    assert upload(cast, 2).status == 201
+    ApiKey.objects.update(last_used_at=None)
+    cold = statements(lambda: cast.rita.get(f"{SIMILARS}/t00001"))
+    warm = statements(lambda: cast.rita.get(f"{SIMILARS}/t00001"))
+    assert len(warm) == 3
+    assert len(cold) <= 4
+
+
+def test_projects_of_other_instances_do_not_slow_a_search(warm: Cast) -> None:
+    assert upload(warm, 2).status == 201
+    make_instance("alice", "other", dimensions=2)
+    for number in range(5):
+        make_project("alice", f"big-{number}", instance="other")
+    assert len(statements(lambda: warm.alice.get(f"{SIMILARS}/t00001"))) == 3

@@ -1,0 +1,237 @@
+"""The administration site: projects and the grants on them."""
+
+from typing import Any
+
+import pytest
+from django.db.models import Model
+from django.test import Client
+
+from embeddings import store
+from embeddings.models import Embedding
+from llm_services.selectors import builtin_instance
+from projects.models import Project, ProjectShare
+from tests.admin_site import (
+    NO_SHARES,
+    SCRIPT,
+    accepted,
+    act,
+    address,
+    errors,
+    page,
+    queries,
+    sign_in,
+    submit,
+)
+from tests.factories import Cast, make_instance, make_project, make_user, stored, vectors
+
+SCHEMA = '{"type": "object",\n "required": ["author"]}\n'
+
+
+def add_project(client: Client, **entered: Any) -> Any:
+    values = {"owner": stored("sam").pk, "handle": "notes", "instance": builtin_instance().pk}
+    sent = {**NO_SHARES, **values, **entered}
+    sent = {name: value for name, value in sent.items() if value is not None}
+    return client.post(address(Project, "add"), sent)
+
+
+def fill(project: Project, count: int = 2) -> None:
+    store.insert(
+        project.pk,
+        project.instance_id,
+        text_ids=[f"t{number}" for number in range(count)],
+        vectors=vectors(count, project.instance.dimensions),
+        texts=["text"] * count,
+        metadata=[b"{}"] * count,
+    )
+
+
+def sharees(project: Project) -> dict[str, str]:
+    return {each.user.handle: each.role for each in ProjectShare.of(project)}
+
+
+def test_projects_are_made_with_a_schema_and_grants(cast: Cast) -> None:
+    ada = sign_in()
+    answer = add_project(
+        ada,
+        description=SCRIPT,
+        public_read="on",
+        metadata_schema=SCHEMA.replace("\n", "\r\n"),
+        **{"shares-0-user": stored("rita").pk, "shares-0-role": "editor"},
+    )
+    accepted(answer)
+    notes = Project.objects.get(owner__handle="sam", handle="notes")
+    assert (notes.description, notes.metadata_schema, notes.public_read) == (SCRIPT, SCHEMA, True)
+    assert sharees(notes) == {"rita": "editor"}
+    assert cast.rita.get("/v1/projects/sam/notes").status == 200
+    for url in (address(Project), address(notes, "change"), address(notes, "delete")):
+        page(ada.get(url))
+
+
+@pytest.mark.parametrize(
+    ("entered", "field"),
+    [
+        ({"handle": "default"}, "__all__"),
+        ({"handle": "a b"}, "handle"),
+        ({"handle": ""}, "handle"),
+        ({"owner": None}, "owner"),
+        ({"instance": None}, "instance"),
+        ({"metadata_schema": "nonsense"}, "metadata_schema"),
+        ({"metadata_schema": '{"type": 1}'}, "metadata_schema"),
+        ({"metadata_schema": "[" * 100_000}, "metadata_schema"),
+        ({"metadata_schema": '{"$ref": "http://example.org/"}'}, "metadata_schema"),
+        ({"description": "x" * 256}, "description"),
+        ({"shares-0-user": "sam"}, None),
+    ],
+)
+def test_bad_projects_are_refused_beside_the_field(
+    cast: Cast, entered: dict[str, Any], field: str | None
+) -> None:
+    answer = add_project(sign_in(), **entered)
+    assert list(errors(answer)) == ([field] if field else [])
+    assert Project.objects.filter(owner__handle="sam").count() == 1
+
+
+def test_an_instance_out_of_reach_is_refused(cast: Cast) -> None:
+    answer = add_project(sign_in(), instance=cast.project.instance.pk)
+    assert "There is no LLM service instance" in errors(answer)["instance"][0]
+
+
+def test_projects_change(cast: Cast) -> None:
+    ada, url = sign_in(), address(cast.project, "change")
+    accepted(
+        submit(
+            ada,
+            url,
+            description="new",
+            metadata_schema=SCHEMA,
+            handle="other",
+            name="other",
+            owner=stored("sam").pk,
+        ),
+    )
+    project = Project.objects.get(pk=cast.project.pk)
+    assert (str(project), project.name, project.description, project.metadata_schema) == (
+        "alice/letters",
+        "letters",
+        "new",
+        SCHEMA,
+    )
+    assert list(errors(submit(ada, url, metadata_schema="{"))) == ["metadata_schema"]
+    page(ada.get(url))
+    page(ada.get(address(cast.project, "history")))
+
+
+def test_metadata_and_schemas_are_text(cast: Cast) -> None:
+    schema = '{"title": "</textarea><script>alert(1)</script>"}'
+    Project.objects.filter(pk=cast.project.pk).update(
+        metadata={SCRIPT: [SCRIPT]}, name=SCRIPT, metadata_schema=schema
+    )
+    ada = sign_in()
+    page(ada.get(address(Project)))
+    assert "&lt;script&gt;" in page(ada.get(address(cast.project, "change")))
+    accepted(submit(ada, address(cast.project, "change")))
+    assert Project.objects.get(pk=cast.project.pk).metadata_schema == schema
+
+
+def test_the_instance_of_stored_embeddings_keeps_its_dimensions(cast: Cast) -> None:
+    ada, url = sign_in(), address(cast.project, "change")
+    other = make_instance("alice", "other", dimensions=4)
+    same = make_instance("alice", "same", dimensions=3)
+    fill(cast.project)
+    assert "holds 2 embeddings of 3" in errors(submit(ada, url, instance=other.pk))["__all__"][0]
+    accepted(submit(ada, url, instance=same.pk))
+    assert Project.objects.get(pk=cast.project.pk).instance == same
+
+
+def test_grants_are_given_changed_and_taken_back(cast: Cast) -> None:
+    ada, url = sign_in(), address(cast.project, "change")
+    assert sharees(cast.project) == {"erin": "editor", "rita": "reader"}
+    accepted(
+        submit(
+            ada,
+            url,
+            **{
+                "shares-0-DELETE": "on",
+                "shares-1-role": "editor",
+                "shares-2-0-user": stored("sam").pk,
+            },
+        ),
+    )
+    assert sharees(cast.project) == {"rita": "editor", "sam": "reader"}
+    refused = errors(submit(ada, url, **{"shares-2-0-user": stored("alice").pk}))
+    assert "is the owner" in refused["__all__"][0]
+    refused = errors(submit(ada, url, **{"shares-2-0-user": stored("_system").pk}))
+    assert "does not exist" in refused["__all__"][0]
+    assert sharees(cast.project) == {"rita": "editor", "sam": "reader"}
+
+
+def test_grants_have_pages_of_their_own(cast: Cast) -> None:
+    ada = sign_in()
+    entered = {"subject": cast.project.pk, "user": stored("sam").pk, "role": "editor"}
+    accepted(submit(ada, address(ProjectShare, "add"), **entered))
+    share = ProjectShare.objects.get(user__handle="sam")
+    accepted(submit(ada, address(share, "change"), role="reader"))
+    assert sharees(cast.project)["sam"] == "reader"
+    page(ada.get(address(share, "delete")))
+    accepted(ada.post(address(share, "delete"), {"post": "yes"}))
+    assert "sam" not in sharees(cast.project)
+    answer = submit(ada, address(ProjectShare, "add"), **{**entered, "user": stored("alice").pk})
+    assert list(errors(answer)) == ["user"]
+
+
+def test_projects_are_transferred(cast: Cast) -> None:
+    ada, url = sign_in(), address(cast.project, "change")
+    make_project("sam", "letters", instance="builtin", instance_owner="_system")
+    for new_owner, field in (("alice", "new_owner"), ("sam", "__all__"), ("_system", "__all__")):
+        answer = submit(ada, url, new_owner=stored(new_owner).pk, description="lost")
+        assert list(errors(answer)) == [field]
+    accepted(submit(ada, url, new_owner=stored("rita").pk, description="kept"))
+    project = Project.objects.get(pk=cast.project.pk)
+    assert (str(project), project.description) == ("rita/letters", "kept")
+    assert sharees(project) == {"erin": "editor"}
+
+
+def test_default_projects_stay(cast: Cast) -> None:
+    ada = sign_in()
+    default = Project.objects.get(owner__handle="alice", is_default=True)
+    assert 'name="new_owner"' not in page(ada.get(address(default, "change")))
+    accepted(submit(ada, address(default, "change"), description="mine", handle="other"))
+    default.refresh_from_db()
+    assert (default.handle, default.description) == ("default", "mine")
+    answer = submit(ada, address(default, "change"), new_owner=stored("sam").pk)
+    assert "cannot be transferred" in errors(answer)["__all__"][0]
+    assert ada.post(address(default, "delete"), {"post": "yes"}).status_code == 403
+    rows: list[Model] = [default, cast.project]
+    page(act(ada, Project, "delete_selected", rows))
+    assert act(ada, Project, "delete_selected", rows, post="yes").status_code == 403
+    assert Project.objects.filter(owner__handle="alice").count() == 2
+
+
+def test_deleting_counts_what_goes_along(cast: Cast) -> None:
+    ada = sign_in()
+    fill(cast.project, 7)
+    text = page(ada.get(address(cast.project, "delete")))
+    assert "Embeddings: 7" in text
+    assert "Project shares: 2" in text
+    accepted(ada.post(address(cast.project, "delete"), {"post": "yes"}))
+    assert not Embedding.objects.exists()
+
+
+def test_pages_take_as_many_queries_for_two_rows_as_for_twenty(cast: Cast) -> None:
+    ada = sign_in()
+    urls = [address(Project), address(ProjectShare), address(cast.project, "change")]
+    few = [queries(ada, url) for url in urls]
+    for number in range(20):
+        make_user(f"user{number}")
+        make_instance(f"user{number}")
+        make_project(f"user{number}", readers=["sam"])
+        ProjectShare.objects.create(subject=cast.project, user=stored(f"user{number}"))
+    assert [queries(ada, url) for url in urls] == few
+
+
+def test_nonsense_in_fields_that_complete_names_is_an_error_not_a_crash(cast: Cast) -> None:
+    ada = sign_in()
+    page(ada.get(address(Project, "add"), {"owner": "x", "instance": SCRIPT}))
+    for wrong in ("x", SCRIPT, "9" * 30, "\x00"):
+        answer = add_project(ada, owner=wrong, instance=wrong)
+        assert list(errors(answer)) == ["owner", "instance"]
