@@ -47,13 +47,8 @@ class Command(BaseCommand):
         """Run the command."""
         try:
             return super().execute(*arguments, **options)
-        except DomainError as error:
-            raise CommandError(error.detail, returncode=COULD_NOT_RUN) from error
-        except (InterfaceError, OperationalError) as error:
-            reason = one_line(str(error), limit=200)
-            raise CommandError(
-                f"The database does not answer: {reason}", returncode=COULD_NOT_RUN
-            ) from error
+        except (DomainError, InterfaceError, OperationalError) as error:
+            raise CommandError(sentence_of(error), returncode=COULD_NOT_RUN) from error
 
     def show_json(self, value: Any) -> None:
         """Print a value for scripts."""
@@ -145,6 +140,13 @@ class Meter(AbstractContextManager["Meter"]):
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             self._stream.write(line)
+
+
+def sentence_of(error: DomainError | InterfaceError | OperationalError) -> str:
+    """Return what to tell of an error, in one line."""
+    if isinstance(error, DomainError):
+        return one_line(error.detail)
+    return f"The database does not answer: {one_line(str(error), limit=200)}"
 
 
 def address(text: str) -> tuple[str, str]:

@@ -156,4 +156,7 @@ def _syntax_problem(body: bytes) -> str:
         orjson.loads(body)
     except orjson.JSONDecodeError as error:
         return f"The request body is not valid JSON: {error}."
-    return "The request body is not valid JSON: it holds a number that does not fit into 64 bits."
+    return (
+        "The request body is not valid JSON: it holds a number that does not fit into 64 bits; "
+        "send it as a string."
+    )

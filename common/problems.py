@@ -146,7 +146,9 @@ def _invalid(errors: list[FieldError]) -> Invalid:
 def _field_errors(detail: Any, location: str) -> Iterator[FieldError]:
     if isinstance(detail, Mapping):
         for key, value in detail.items():
-            inner = location if key == "non_field_errors" else f"{location}.{key}"
+            # REST framework keys the bad entries of a list by their numbers.
+            place = f"[{key}]" if isinstance(key, int) else f".{key}"
+            inner = location if key == "non_field_errors" else f"{location}{place}"
             yield from _field_errors(value, inner)
     elif isinstance(detail, list) and any(isinstance(each, Mapping | list) for each in detail):
         for index, value in enumerate(detail):

@@ -112,7 +112,9 @@ class Schema(AutoSchema):
         return schemes
 
     def _resolve_path_parameters(self, variables: Any) -> list[Any]:
-        parameters: list[Any] = super()._resolve_path_parameters(variables)
+        parameters: list[Any] = super()._resolve_path_parameters(  # type: ignore[no-untyped-call]
+            variables
+        )
         for parameter in parameters:
             meaning, example = _ADDRESS[parameter["name"]]
             parameter |= {

@@ -21,7 +21,7 @@ from embeddings.models import Embedding
 from embeddings.selectors import embedding_for
 from projects.models import Project
 
-_EXCERPT = 100
+_EXCERPT = 60
 _SHOWN = 20_000
 
 
@@ -78,7 +78,7 @@ class ProjectFilter(admin.ListFilter):
 class EmbeddingAdmin(ServiceAdmin[Embedding]):
     """Embeddings; they come in through the API only."""
 
-    list_display = ["text_id", "project", "excerpt", "created_at"]
+    list_display = ["text_id", "excerpt", "project", "created_at"]
     list_filter = [ProjectFilter]
     list_select_related = ["project__owner"]
     # Anything else would sort the whole table: this is the order of its index.

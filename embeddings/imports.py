@@ -28,7 +28,7 @@ class Outcome:
 
     fraction: how much of the file has been read, where that can be told.
     stopped: why the rest of the file was left out, or why nothing was stored; "" for neither.
-    unreadable: whether it was the file that could not be read on.
+    failed: whether that was something else than rejected rows, such as a damaged file.
     """
 
     rows: int = 0
@@ -38,7 +38,7 @@ class Outcome:
     rejected: int = 0
     fraction: float | None = None
     stopped: str = ""
-    unreadable: bool = False
+    failed: bool = False
 
 
 class _Undo(Exception):
@@ -131,12 +131,13 @@ class _Filling:
                 self._on_progress(replace(outcome))
                 if maximum is not None and outcome.rows > maximum:
                     outcome.stopped = f"All or nothing is possible up to {maximum} rows."
+                    outcome.failed = True
                     break
                 if self._max_rejected is not None and outcome.rejected > self._max_rejected:
                     outcome.stopped = f"More than {self._max_rejected} rows were rejected."
                     break
         except Unreadable as error:
-            outcome.stopped, outcome.unreadable = error.detail, True
+            outcome.stopped, outcome.failed = error.detail, True
         finally:
             chunks.close()
         return outcome

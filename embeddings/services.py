@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
-from django.core.management.color import no_style
 from django.db import connection, transaction
+from django.db.models import Max, Model
+from psycopg import sql
 
 from accounts.models import ApiKey, User
 from accounts.policy import Actor, Level, require_admin
@@ -187,10 +188,25 @@ def delete_everything(*, actor: Actor) -> None:
     for model in (Instance, Definition):
         model.objects.exclude(owner__handle=SYSTEM).delete()
     User.objects.exclude(handle=SYSTEM).delete()
-    numbered = [User, ApiKey, Project, ProjectShare, Instance, Definition]
+    numbered: list[type[Model]] = [User, ApiKey, Project, ProjectShare, Instance, Definition]
+    for each in numbered:
+        _restart_numbering(each)
+
+
+def _restart_numbering(model: type[Model]) -> None:
+    """Let the next row have the number after the last.
+
+    Unlike setval, this waits for those who insert at the moment, and is undone with the
+    transaction: numbers that were started anew under rows that came back would be given out twice.
+    """
+    last = model._default_manager.aggregate(last=Max("pk"))["last"] or 0
     with connection.cursor() as cursor:
-        for statement in connection.ops.sequence_reset_sql(no_style(), numbered):
-            cursor.execute(statement)
+        cursor.execute("SELECT pg_get_serial_sequence(%s, 'id')", [model._meta.db_table])
+        sequence = cursor.fetchone()[0].split(".")
+        restart = sql.SQL("ALTER SEQUENCE {name} RESTART WITH {number}").format(
+            name=sql.Identifier(*sequence), number=sql.Literal(last + 1)
+        )
+        cursor.execute(restart)
 
 
 def _check(batch: Batch, locked: Locked, project: Project, place: str) -> None:
@@ -225,6 +241,8 @@ def _violations(
 
 
 def _check_dimensions(batch: Batch, locked: Locked, project: Project) -> None:
+    if locked.instance_id != project.instance_id:
+        raise Conflict(f"Project '{project}' has just changed its LLM service; try again.")
     if batch.vectors.shape[1] != locked.dimensions:
         raise Conflict(f"The dimensions of project '{project}' have just changed; try again.")
 

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import Any
 
 from django.apps import apps
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from accounts import keys
@@ -103,6 +103,14 @@ def nothing_changes() -> Iterator[None]:
     before = state()
     yield
     assert state() == before
+
+
+@contextmanager
+def rolled_back() -> Iterator[None]:
+    """Undo what happens inside, so that one setup serves several successes."""
+    with transaction.atomic():
+        yield
+        transaction.set_rollback(True)
 
 
 def queries_of(ask: Callable[[], Answer]) -> int:

@@ -12,7 +12,14 @@ from functools import lru_cache
 
 import jsonschema_rs
 
-from projects.metadata._cost import Bound, bound_of
+from projects.metadata._cost import (
+    MAX_DOCUMENT_DEPTH,
+    MAX_DOCUMENT_VALUES,
+    Load,
+    load_of,
+    pattern_options,
+    size_of,
+)
 from projects.metadata._explanation import MAX_VIOLATIONS, Violation, explained, of_document
 from projects.metadata._parts import MAX_SCHEMA_NODES, parts_of
 from projects.metadata._reading import (
@@ -23,12 +30,6 @@ from projects.metadata._reading import (
     echo,
     read,
     written,
-)
-from projects.metadata._weights import (
-    MAX_DOCUMENT_DEPTH,
-    MAX_DOCUMENT_VALUES,
-    pattern_options,
-    size_of,
 )
 
 __all__ = [
@@ -77,9 +78,9 @@ def check_schema(source: object) -> str:
 
     * Drafts 06, 07, 2019-09 and 2020-12; 07 when ``$schema`` is absent.
     * The schema must be an object: a bare ``true`` or ``false`` is refused.
-    * Every reference must start with ``#`` and exist. A ``$id`` (or ``id``) at the root only names
-      the document, and is accepted: as all references are fragments nothing resolves against it.
-      Below the root it would move the base of the references beside it, and is refused.
+    * Every reference must be ``#`` or a path such as ``#/definitions/name``, and exist; those to
+      anchors are refused. A ``$id`` (or ``id``) at the root only names the document, and is
+      accepted. Below the root it would move the base of the references beside it, and is refused.
     * Recursion is allowed where each round goes into a property or an item, and no value of a
       document is met twice in a round.
 
@@ -111,7 +112,7 @@ class MetadataValidator:
     """Checks documents against one schema. Use validator_for() to get one."""
 
     def __init__(self, schema_text: str) -> None:
-        self._validator, self._bound = _compiled(schema_text)
+        self._validator, self._load = _compiled(schema_text)
 
     def violations(self, metadata: object, budget: Budget | None = None) -> list[Violation]:
         """Return how the document breaks the schema; empty when it is valid.
@@ -134,18 +135,18 @@ class MetadataValidator:
         size = size_of(metadata)
         if isinstance(size, str):
             return [of_document(size)]
-        if not self._bound.allows(size):
+        if not self._load.allows(size):
             return [of_document(_DOCUMENT_TOO_COSTLY)]
         if self._validator.is_valid(metadata):
             return []
-        if not self._bound.allows_errors(size):
+        if not self._load.allows_errors(size):
             return [of_document("does not match the schema")]
         return explained(self._validator.iter_errors(metadata))
 
 
-def _compiled(text: str) -> tuple[jsonschema_rs.Validator, Bound]:
+def _compiled(text: str) -> tuple[jsonschema_rs.Validator, Load]:
     root, dialect = read(text)
-    bound = bound_of(parts_of(root, dialect))
+    load = load_of(parts_of(root, dialect))
     try:
         validator = DIALECTS[dialect](
             root,
@@ -160,4 +161,4 @@ def _compiled(text: str) -> tuple[jsonschema_rs.Validator, Bound]:
         raise InvalidSchema(
             f"The metadata schema cannot be used: {echo(str(error).partition(chr(10))[0])}."
         ) from None
-    return validator, bound
+    return validator, load

@@ -18,6 +18,7 @@ from tests.answers import (
     nothing_changes,
     page,
     queries_of,
+    rolled_back,
     state,
 )
 from tests.factories import (
@@ -41,36 +42,34 @@ def refusal(role: str) -> int:
 
 
 # --- Who may --------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("method", "path", "body", "success"),
-    [
-        ("GET", "/v1/users", None, 200),
-        ("POST", "/v1/users", {"user_handle": "newcomer"}, 201),
-        ("PUT", "/v1/users/newcomer", {}, 201),
-        ("PUT", "/v1/users/alice", {"name": "Alice"}, 200),
-    ],
-)
-def test_only_administrators_list_create_and_replace_users(
-    cast: Cast, method: str, path: str, body: Any, success: int
-) -> None:
-    with nothing_changes():
-        for role in NOT_ADMINISTRATORS:
-            assert_refused(cast.with_role(role).ask(method, path, body), refusal(role))
-    assert cast.ada.ask(method, path, body).status == success
+ADMINISTRATION: list[tuple[str, str, Any, int]] = [
+    ("GET", "/v1/users", None, 200),
+    ("POST", "/v1/users", {"user_handle": "newcomer"}, 201),
+    ("PUT", "/v1/users/newcomer", {}, 201),
+    ("PUT", "/v1/users/alice", {"name": "Alice"}, 200),
+]
 
 
-@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
-@pytest.mark.parametrize("entitled", ["owner", "admin"])
-def test_only_a_user_and_administrators_read_change_and_delete_it(
-    cast: Cast, method: str, entitled: str
-) -> None:
-    body = {"name": "Alice Roe"} if method == "PATCH" else None
-    with nothing_changes():
-        for role in OTHERS_THAN_ALICE:
-            answer = cast.with_role(role).ask(method, "/v1/users/alice", body)
-            assert_refused(answer, refusal(role))
-            assert b"Alice Roe" not in answer.content
-    assert cast.with_role(entitled).ask(method, "/v1/users/alice", body).status == 200
+def test_only_administrators_list_create_and_replace_users(cast: Cast) -> None:
+    for method, path, body, success in ADMINISTRATION:
+        with nothing_changes():
+            for role in NOT_ADMINISTRATORS:
+                assert_refused(cast.with_role(role).ask(method, path, body), refusal(role))
+        with rolled_back():
+            assert cast.ada.ask(method, path, body).status == success
+
+
+def test_only_a_user_and_administrators_read_change_and_delete_it(cast: Cast) -> None:
+    for method, body in (("GET", None), ("PATCH", {"name": "Alice Roe"}), ("DELETE", None)):
+        with nothing_changes():
+            for role in OTHERS_THAN_ALICE:
+                answer = cast.with_role(role).ask(method, "/v1/users/alice", body)
+                assert_refused(answer, refusal(role))
+                assert b"Alice Roe" not in answer.content
+        for role in ("owner", "admin"):
+            with rolled_back():
+                answer = cast.with_role(role).ask(method, "/v1/users/alice", body)
+                assert answer.status == 200
 
 
 def test_a_user_cannot_put_itself(cast: Cast) -> None:
@@ -78,11 +77,10 @@ def test_a_user_cannot_put_itself(cast: Cast) -> None:
         assert_refused(cast.alice.put("/v1/users/alice", {"name": "Alice"}), 403)
 
 
-@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
-def test_an_absent_user_is_404_with_any_key_and_401_without(cast: Cast, method: str) -> None:
-    for caller, status in ((cast.ada, 404), (cast.sam, 404), (cast.nobody, 401)):
-        body = {"name": "N"} if method == "PATCH" else None
-        assert_refused(caller.ask(method, "/v1/users/nobody-here", body), status)
+def test_an_absent_user_is_404_with_any_key_and_401_without(cast: Cast) -> None:
+    for method, body in (("GET", None), ("PATCH", {"name": "N"}), ("DELETE", None)):
+        for caller, status in ((cast.ada, 404), (cast.sam, 404), (cast.nobody, 401)):
+            assert_refused(caller.ask(method, "/v1/users/nobody-here", body), status)
 
 
 def test_the_path_matches_the_handle_exactly(cast: Cast) -> None:
@@ -126,12 +124,10 @@ def test_the_key_is_never_shown_again(cast: Cast) -> None:
         assert b"embapi_key" not in answer.content
 
 
-@pytest.mark.parametrize("handle", ["abc", "a" * 20, "a-b_C9", "---", "Zed", "administrator"])
-def test_a_handle_of_3_to_20_letters_digits_hyphens_and_underscores_is_fine(
-    cast: Cast, handle: str
-) -> None:
-    assert cast.ada.post("/v1/users", {"user_handle": handle}).status == 201
-    assert cast.ada.get(f"/v1/users/{handle}")["user_handle"] == handle
+def test_a_handle_of_3_to_20_letters_digits_hyphens_and_underscores_is_fine(cast: Cast) -> None:
+    for handle in ("abc", "a" * 20, "a-b_C9", "---", "Zed", "administrator"):
+        assert cast.ada.post("/v1/users", {"user_handle": handle}).status == 201
+        assert cast.ada.get(f"/v1/users/{handle}")["user_handle"] == handle
 
 
 BAD_USERS: dict[str, tuple[dict[str, Any], str]] = {
@@ -188,12 +184,10 @@ def test_a_wrong_user_is_refused_by_put_too(cast: Cast) -> None:
     assert cast.ada.put("/v1/users/bob", {}).status == 201
 
 
-@pytest.mark.parametrize("handle", ["alice", "ALICE", "Alice"])
-def test_a_taken_handle_is_409_whatever_its_case_and_nothing_changes(
-    cast: Cast, handle: str
-) -> None:
+def test_a_taken_handle_is_409_whatever_its_case_and_nothing_changes(cast: Cast) -> None:
     with nothing_changes():
-        assert_refused(cast.ada.post("/v1/users", {"user_handle": handle}), 409, says="exists")
+        for handle in ("alice", "ALICE", "Alice"):
+            assert_refused(cast.ada.post("/v1/users", {"user_handle": handle}), 409, says="exists")
     assert cast.alice.get("/v1/users/alice").status == 200
 
 
@@ -442,13 +436,12 @@ def test_a_user_whose_instance_others_use_cannot_be_deleted(wide_reach: Cast) ->
 
 
 # --- _system --------------------------------------------------------------------------------------
-@pytest.mark.parametrize("role", ["stranger", "admin"])
-def test_system_cannot_be_changed_or_deleted(cast: Cast, role: str) -> None:
-    caller = cast.with_role(role)
+def test_system_cannot_be_changed_or_deleted(cast: Cast) -> None:
     with nothing_changes():
-        assert_refused(caller.put("/v1/users/_system", {"name": "Mine"}), 403)
-        assert_refused(caller.patch("/v1/users/_system", {"name": "Mine"}), 403)
-        assert_refused(caller.delete("/v1/users/_system"), 403)
+        for caller in (cast.sam, cast.ada):
+            assert_refused(caller.put("/v1/users/_system", {"name": "Mine"}), 403)
+            assert_refused(caller.patch("/v1/users/_system", {"name": "Mine"}), 403)
+            assert_refused(caller.delete("/v1/users/_system"), 403)
 
 
 def test_system_can_never_have_a_key(cast: Cast) -> None:

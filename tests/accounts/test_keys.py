@@ -379,10 +379,9 @@ def test_the_configured_key_administers(cast: Cast, settings: Settings) -> None:
         assert_refused(Caller(wrong).get("/v1/users"), 401)
 
 
-@pytest.mark.parametrize("sent", ["Bearer ", "Bearer", "", "Bearer  ", 'Bearer ""'])
-def test_an_empty_admin_key_matches_nobody(cast: Cast, settings: Settings, sent: str) -> None:
+def test_an_empty_admin_key_matches_nobody(cast: Cast, settings: Settings) -> None:
     settings.ADMIN_KEY = ""
-    with nothing_changes():
+    for sent in ("Bearer ", "Bearer", "", "Bearer  ", 'Bearer ""'):
         answer = cast.nobody.get("/v1/users", headers={"Authorization": sent})
         assert_refused(answer, 401)
     assert_refused(cast.nobody.get("/v1/users"), 401)

@@ -14,8 +14,7 @@ from llm_services.models import Instance
 from projects.models import Project
 from tests.factories import Answer, Caller, item, make_instance, make_project, make_user
 
-IDS = ["same/1", "same/2", "same/3", "only"]
-VECTORS = {"same/1": [1, 0, 0], "same/2": [1, 0.1, 0], "same/3": [0, 1, 0]}
+VECTORS: dict[str, list[float]] = {"same/1": [1, 0, 0], "same/2": [1, 0.1, 0], "same/3": [0, 1, 0]}
 
 
 @dataclass

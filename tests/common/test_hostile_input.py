@@ -4,7 +4,9 @@ Contract on reliability and security, section 5; the numbers of its rows are in 
 tables. What only concerns the parser, media types, sizes or methods is in the tests beside this.
 """
 
+import json
 from typing import Any
+from urllib.parse import urlencode
 
 import orjson
 import pytest
@@ -81,6 +83,7 @@ NOT_AN_OBJECT = {
     "I3 NaN": b'{"dimensions": NaN}',
     "I3 Infinity": b'{"dimensions": -Infinity}',
     "I3 1e400": b'{"dimensions": 1e400}',
+    "I3 2^64": b'{"dimensions": 18446744073709551616}',
     "I4 100 000 lists": b"[" * 100_000,
     "I4 nested objects": b'{"a":' * 2_000 + b"1" + b"}" * 2_000,
     "I5 invalid UTF-8": b'{"name": "\xff\xfe"}',
@@ -96,19 +99,16 @@ def test_what_is_no_json_object_is_400_on_every_route(stage: Cast) -> None:
         for role, method, path in WRITES:
             caller = stage.with_role(role)
             for name, body in NOT_AN_OBJECT.items():
-                answer = caller.ask(
-                    method, path, raw=body, headers={"Content-Length": str(len(body))}
-                )
-                assert answer.status == (411 if not body else 400), (method, path, name)
-                if body:
-                    assert_refused(answer, 400)
-                    assert answer["errors"][0]["location"].startswith("body"), (path, name)
+                length = {"Content-Length": str(len(body))}
+                answer = caller.ask(method, path, raw=body, headers=length)
+                assert answer.status == 400, (method, path, name)
+                assert_refused(answer, 400)
+                assert answer["errors"][0]["location"].startswith("body"), (path, name)
 
 
 # In a field that no route knows: it is ignored, unless its value cannot be.
 EVERYWHERE = {
     "I3 2^63": b"9223372036854775808",
-    "I3 2^64": b"18446744073709551616",
     "I4 65 levels": b"[" * 65 + b"]" * 65,
     "I4 100 001 values": b"[" + b"0," * 100_000 + b"0]",
     "I5 U+0000": rb'"a\u0000b"',
@@ -143,17 +143,18 @@ def test_a_value_that_cannot_be_stored_is_400_in_any_field(stage: Cast) -> None:
                 assert answer["errors"][0]["location"].startswith("body.extra"), (path, name)
 
 
-@pytest.mark.parametrize("name", EVERYWHERE)
-def test_metadata_that_cannot_be_stored_is_400(stage: Cast, name: str) -> None:
-    value = EVERYWHERE[name]
-    embedding = orjson.dumps(item("new", [1, 2, 3]))[:-1] + b', "metadata": {"m": ' + value + b"}}"
+def test_metadata_that_cannot_be_stored_is_400(stage: Cast) -> None:
+    new = orjson.dumps(item("new", [1, 2, 3]))[:-1]
     with nothing_changes():
-        answer = stage.erin.post(LISTED, raw=b'{"embeddings": [' + embedding + b"]}")
-        assert_refused(answer, 400)
-        assert answer["errors"][0]["location"].startswith("body.embeddings[0].metadata")
-        answer = stage.erin.put(f"{LISTED}/new", raw=embedding)
-        assert_refused(answer, 400)
-        assert answer["errors"][0]["location"].startswith("body.metadata")
+        for name, value in EVERYWHERE.items():
+            embedding = new + b', "metadata": {"m": ' + value + b"}}"
+            answer = stage.erin.post(LISTED, raw=b'{"embeddings": [' + embedding + b"]}")
+            assert_refused(answer, 400)
+            location = answer["errors"][0]["location"]
+            assert location.startswith("body.embeddings[0].metadata"), name
+            answer = stage.erin.put(f"{LISTED}/new", raw=embedding)
+            assert_refused(answer, 400)
+            assert answer["errors"][0]["location"].startswith("body.metadata"), name
 
 
 def test_a_key_that_occurs_twice_in_a_batch_is_400(stage: Cast) -> None:
@@ -254,30 +255,27 @@ def without_id(embedding: dict[str, Any]) -> dict[str, Any]:
 
 
 # --- I12: handles in addresses --------------------------------------------------------------------
-@pytest.mark.parametrize(
-    "handle",
-    [
-        "ab",
-        "a" * 21,
-        "a%20b",
-        "abc%0A",
-        "b%C3%B6b",
-        "%E2%91%A0%E2%91%A1%E2%91%A2",
-        "a.b",
-        "%3Cb%3E",
-    ],
-)
-def test_nothing_is_made_under_a_wrong_handle(stage: Cast, handle: str) -> None:
+BAD_HANDLES = [
+    *("ab", "a" * 21, "a%20b", "abc%0A", "b%C3%B6b", "%E2%91%A0%E2%91%A1%E2%91%A2", "a.b"),
+    *("%3Cb%3E", "a%27b", "%00abc%00"),
+]
+
+
+def test_nothing_is_made_under_a_wrong_handle(stage: Cast) -> None:
     with nothing_changes():
-        for caller, path, body, field in (
-            (stage.ada, "users", {}, "user_handle"),
-            (stage.ada, "api-standards", {"key_method": "none"}, "api_standard_handle"),
-            (stage.alice, "llm-service-definitions/alice", SERVICE, "definition_handle"),
-            (stage.alice, "llm-services/alice", SERVICE, "instance_handle"),
-            (stage.alice, "projects/alice", {"instance_handle": "model"}, "project_handle"),
-        ):
-            answer = caller.put(f"/v1/{path}/{handle}", body)
-            assert_refused(answer, 400, location=f"body.{field}")
+        for handle in BAD_HANDLES:
+            for caller, path, body, field in (
+                (stage.ada, "users", {}, "user_handle"),
+                (stage.ada, "api-standards", {"key_method": "none"}, "api_standard_handle"),
+                (stage.alice, "llm-service-definitions/alice", SERVICE, "definition_handle"),
+                (stage.alice, "llm-services/alice", SERVICE, "instance_handle"),
+                (stage.alice, "projects/alice", {"instance_handle": "model"}, "project_handle"),
+            ):
+                answer = caller.put(f"/v1/{path}/{handle}", body)
+                if "%00" in handle:
+                    assert_refused(answer, 404)
+                else:
+                    assert_refused(answer, 400, location=f"body.{field}")
 
 
 # --- I14, I15: searches ---------------------------------------------------------------------------
@@ -323,8 +321,6 @@ def test_a_wrong_search_parameter_is_400(stage: Cast) -> None:
 
 
 def test_a_metadata_path_is_data_and_nothing_else(stage: Cast) -> None:
-    from urllib.parse import urlencode
-
     path = "/v1/similars/alice/letters/b"
     everything = stage.rita.get(f"{path}?threshold=0")
     assert [each["id"] for each in everything["results"]] == ["a"]
@@ -428,7 +424,7 @@ VALUES = st.recursive(
 BODIES = st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=10)
 FUZZ = hypothesis_settings(
     deadline=None,
-    max_examples=120,
+    max_examples=60,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -458,8 +454,6 @@ def test_arbitrary_bytes_never_end_in_a_5xx_and_change_nothing(
 def test_arbitrary_json_never_ends_in_a_5xx_and_refusals_change_nothing(
     stage: Cast, route: tuple[str, str, str], body: dict[str, Any]
 ) -> None:
-    import json
-
     role, method, path = route
     before = state()
     raw = json.dumps(body).encode()

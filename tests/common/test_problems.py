@@ -31,7 +31,7 @@ from common import errors, problems
 from config import urls
 from config.manifest import Manifest
 from config.wsgi import application
-from tests.answers import assert_refused, nothing_changes
+from tests.answers import assert_refused, nothing_changes, rolled_back
 from tests.common.raw import ask_raw
 from tests.factories import Answer, Caller, Cast
 
@@ -78,13 +78,13 @@ def test_an_unknown_address_is_a_404_problem(db: None, path: str) -> None:
         assert_refused(Caller().ask(method, path), 404)
 
 
-@pytest.mark.parametrize("segment", ["%FF", "%ED%A0%80", "%C0%80", "%0A", "%20", "..", "a%2525b"])
-def test_a_path_of_odd_bytes_addresses_nobody(cast: Cast, segment: str) -> None:
+def test_a_path_of_odd_bytes_addresses_nobody(cast: Cast) -> None:
     with nothing_changes():
-        assert_refused(cast.ada.get(f"/v1/users/{segment}"), 404)
-        assert_refused(cast.ada.get(f"/v1/projects/{segment}/{segment}"), 404)
-        assert_refused(cast.ada.patch(f"/v1/users/{segment}", {"name": "x"}), 404)
-        assert_refused(cast.ada.put(f"/v1/users/{segment}", {}), 400)
+        for segment in ("%FF", "%ED%A0%80", "%C0%80", "%0A", "%20", "..", "a%2525b"):
+            assert_refused(cast.ada.get(f"/v1/users/{segment}"), 404)
+            assert_refused(cast.ada.get(f"/v1/projects/{segment}/{segment}"), 404)
+            assert_refused(cast.ada.patch(f"/v1/users/{segment}", {"name": "x"}), 404)
+            assert_refused(cast.ada.put(f"/v1/users/{segment}", {}), 400)
 
 
 def test_no_address_takes_or_redirects_to_a_trailing_slash(cast: Cast) -> None:
@@ -189,7 +189,7 @@ def test_a_body_over_the_limit_is_413_at_once(cast: Cast, settings: Settings) ->
 @pytest.mark.parametrize("length", ["10737418240", "52428801", "9" * 18, "9" * 40, "9" * 5_000])
 def test_a_declared_length_over_the_limit_is_413_unread(db: None, length: str) -> None:
     unread = BytesIO(b"{}")
-    sent = {"CONTENT_LENGTH": length, "wsgi.input": unread}
+    sent: dict[str, Any] = {"CONTENT_LENGTH": length, "wsgi.input": unread}
     answer = ask_raw(Caller(), "POST", "/v1/users", **sent)
     assert_refused(answer, 413, says="50 MiB")
     assert unread.tell() == 0
@@ -216,41 +216,31 @@ def test_a_chunked_body_is_honoured_and_never_taken_for_an_empty_one(cast: Cast)
         assert_refused(ask_raw(cast.ada, "POST", "/v1/users", b""), 400, location="body")
 
 
-@pytest.mark.parametrize(
-    "content_type",
-    [
-        *("text/plain", "text/json", "application/xml", "application/x-www-form-urlencoded"),
-        *("multipart/form-data; boundary=x", "application/octet-stream", "json", "*/*"),
-        *("application/json; charset=utf-16", "application/json; charset=latin-1"),
-        *("application/json; charset=utf-7", 'application/json; charset="utf-32"'),
-    ],
-)
-def test_another_media_type_or_charset_is_415(cast: Cast, content_type: str) -> None:
-    body = b'{"user_handle": "bob"}'
-    with nothing_changes():
-        answer = cast.ada.post("/v1/users", raw=body, content_type=content_type)
-        assert_refused(answer, 415)
+OTHER_TYPES = [
+    *("text/plain", "text/json", "application/xml", "application/x-www-form-urlencoded"),
+    *("multipart/form-data; boundary=x", "application/octet-stream", "json", "*/*"),
+    *("application/json; charset=utf-16", "application/json; charset=latin-1"),
+    *("application/json; charset=utf-7", 'application/json; charset="utf-32"'),
+]
+JSON_TYPES = [
+    *("application/json", "APPLICATION/JSON", "application/json; charset=utf-8", ""),
+    *("application/json;charset=UTF-8", "application/merge-patch+json"),
+]
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, identity", "x"])
-def test_a_content_encoding_that_is_not_announced_is_415(cast: Cast, encoding: str) -> None:
-    with nothing_changes():
-        headers = {"Content-Encoding": encoding}
-        answer = cast.ada.post("/v1/users", {"user_handle": "bob"}, headers=headers)
-        assert_refused(answer, 415)
-
-
-@pytest.mark.parametrize(
-    "content_type",
-    [
-        *("application/json", "APPLICATION/JSON", "application/json; charset=utf-8", ""),
-        *("application/json;charset=UTF-8", "application/merge-patch+json"),
-    ],
-)
-def test_json_in_utf8_is_read_whatever_else_the_header_says(cast: Cast, content_type: str) -> None:
-    sent = {"CONTENT_TYPE": content_type, "HTTP_CONTENT_ENCODING": "identity"}
+def test_only_json_in_utf8_is_read_and_the_rest_is_415(cast: Cast) -> None:
     body = '{"user_handle": "bob", "name": "Böb"}'.encode()
-    assert ask_raw(cast.ada, "POST", "/v1/users", body, **sent)["name"] == "Böb"
+    with nothing_changes():
+        for content_type in OTHER_TYPES:
+            answer = cast.ada.post("/v1/users", raw=body, content_type=content_type)
+            assert_refused(answer, 415)
+        for encoding in ("gzip", "deflate", "br", "zstd", "gzip, identity", "x"):
+            headers = {"Content-Encoding": encoding}
+            assert_refused(cast.ada.post("/v1/users", raw=body, headers=headers), 415)
+    for content_type in JSON_TYPES:
+        sent = {"CONTENT_TYPE": content_type, "HTTP_CONTENT_ENCODING": "identity"}
+        with rolled_back():
+            assert ask_raw(cast.ada, "POST", "/v1/users", body, **sent)["name"] == "Böb"
 
 
 def test_any_accept_header_gets_json(cast: Cast) -> None:
@@ -418,8 +408,11 @@ def serve(method: str, path: str, query: str, content_type: str) -> tuple[str, d
         "wsgi.url_scheme": "http",
     }
     answered: list[Any] = []
-    body = application(environ, lambda *given: answered.extend(given))
-    body.close()
+
+    def start(status: str, headers: Any, *more: Any) -> Any:
+        answered.extend((status, headers))
+
+    application(environ, start).close()
     return answered[0], dict(answered[1])
 
 

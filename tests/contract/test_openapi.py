@@ -15,7 +15,7 @@ from django.core.management import call_command
 from config.documentation import document as served
 from tests.contract import document
 from tests.contract.world import ALIASES, api_views, methods_of, without_alias
-from tests.factories import Caller, Cast, item, make_instance, make_project, make_user
+from tests.factories import Answer, Caller, Cast, item, make_instance, make_project, make_user
 
 _WRITES = {"post", "put", "patch"}
 _VERBS = {"get", "list", "create", "replace", "update", "delete", "share", "unshare"}
@@ -531,7 +531,7 @@ def test_examples_of_answers_fit_their_description(
         for media in response.get("content", {}).values():
             for example in media.get("examples", {}).values():
                 content = orjson.dumps(example["value"])
-                answer = document.Answer(
+                answer = Answer(
                     int(status),
                     orjson.loads(content),
                     {"Content-Type": next(iter(response["content"]))},

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import schemathesis
-from django.db import connection
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections, connection
+from django.test import override_settings
 from hypothesis import HealthCheck, settings
 from pytest_django import DjangoDbBlocker, Settings
 from schemathesis import Case
@@ -93,9 +95,15 @@ def map_body(context: Any, body: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def _whole_world(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[World]:
-    with django_db_blocker.unblock(), undone(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("django.conf.settings.ADMIN_KEY", ADMIN_KEY)
-        yield make_world()
+    with django_db_blocker.unblock(), undone():
+        with override_settings(ADMIN_KEY=ADMIN_KEY):
+            made = make_world()
+        # A server may close its connection between requests; here a transaction is open on it.
+        for signal in (request_started, request_finished):
+            signal.disconnect(close_old_connections)
+        yield made
+        for signal in (request_started, request_finished):
+            signal.connect(close_old_connections)
 
 
 @pytest.fixture
@@ -107,10 +115,9 @@ def world(_whole_world: World, db: None, settings: Settings) -> World:
 
 @api.parametrize()
 @settings(suppress_health_check=list(HealthCheck), deadline=None, database=None)
-@pytest.mark.parametrize("actor", ["admin key", "owner", "anonymous"])
-def test_answers_are_as_described(case: Case, actor: str, world: World) -> None:
-    key = world[actor].caller.key
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+@pytest.mark.parametrize("actor", ["admin key", "owner"])
+def test_answers_are_as_described(case: Case[Any], actor: str, world: World) -> None:
+    headers = {"Authorization": f"Bearer {world[actor].caller.key}"}
     with undone():
         response = case.call(headers=headers)
         case.validate_response(response, checks=CHECKS)

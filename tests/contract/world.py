@@ -131,7 +131,7 @@ def make_world() -> World:
 
 
 def _fill_alice() -> None:
-    share = {"actor": BOOTSTRAP_ADMIN, "owner": "alice"}
+    share: dict[str, Any] = {"actor": BOOTSTRAP_ADMIN, "owner": "alice"}
     sharees = {"rita": Role.READER, "erin": Role.EDITOR, CANARIES["sharee"]: Role.READER}
     llm_services.create_standard(
         actor=BOOTSTRAP_ADMIN, handle="spare", values={"key_method": "none"}

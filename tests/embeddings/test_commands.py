@@ -433,6 +433,28 @@ class TestRunningAgain:
         monkeypatch.setattr(sys, "stdin", whole)
         assert load(Path("-")).counts == (10, 0, 20, 0)
 
+    def test_tells_what_was_stored_before_the_project_went_away(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rows = [line(row) for row in articles(20)]
+
+        class Slow(io.RawIOBase):
+            def readable(self) -> bool:
+                return True
+
+            def readinto(self, buffer: Any) -> int:
+                if len(rows) == 5:
+                    Project.objects.filter(handle="articles").delete()
+                part = rows.pop(0) if rows else b""
+                buffer[: len(part)] = part
+                return len(part)
+
+        pipe = io.TextIOWrapper(io.BufferedReader(Slow(), 100_000))
+        monkeypatch.setattr(sys, "stdin", pipe)
+        ran = load(Path("-"), "--batch-size", "4")
+        assert (ran.code, ran.counts) == (2, (12, 0, 0, 0))
+        assert ran.refusal == "Project 'alice/articles' does not exist."
+
 
 @pytest.mark.usefixtures("alice")
 class TestAllOrNothing:

@@ -129,7 +129,7 @@ def test_counts_of_a_list_of_projects_go_through_the_btree(crowd: Project) -> No
         assert set(scans.values()) <= {"Index Only Scan", "Index Scan", "Bitmap Heap Scan"}, scans
 
 
-def facts(statement: str, *parameters: object) -> list[Any]:
+def facts(statement: str, *parameters: int) -> list[Any]:
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         rows = cursor.fetchall()

@@ -6,7 +6,15 @@ import pytest
 
 from llm_services import services
 from llm_services.models import Instance
-from tests.answers import AN_ID, TIMES, assert_refused, nothing_changes, page, queries_of
+from tests.answers import (
+    AN_ID,
+    TIMES,
+    assert_refused,
+    nothing_changes,
+    page,
+    queries_of,
+    rolled_back,
+)
 from tests.factories import Cast, item, make_instance, make_project, make_user
 
 BASE = "/v1/llm-services"
@@ -88,30 +96,29 @@ def shared(cast: Cast) -> Cast:
 
 
 # --- Who may --------------------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    ("method", "path", "body", "success"),
-    [
-        ("POST", f"{BASE}/alice", {**STANDALONE, "instance_handle": "another"}, 201),
-        ("POST", f"{BASE}/alice/from-definition", {**FROM_OPENAI, "instance_handle": "new"}, 201),
-        ("PUT", f"{BASE}/alice/another", without(STANDALONE, "instance_handle"), 201),
-        ("PUT", ONE, STANDALONE, 200),
-        ("PATCH", ONE, {"description": "changed"}, 200),
-        ("DELETE", ONE, None, 200),
-        ("POST", f"{ONE}/share", {"share_with_handle": "sam", "role": "reader"}, 201),
-        ("DELETE", f"{ONE}/share/rita", None, 200),
-        ("GET", f"{ONE}/shared-with", None, 200),
-    ],
-)
-@pytest.mark.parametrize("entitled", ["owner", "admin"])
-def test_only_the_owner_and_administrators_write_an_instance(
-    shared: Cast, method: str, path: str, body: Any, success: int, entitled: str
-) -> None:
-    with nothing_changes():
-        for role in ("anonymous", "stranger", "reader", "editor"):
-            answer = shared.with_role(role).ask(method, path, body)
-            assert_refused(answer, 401 if role == "anonymous" else 403)
-            assert b"example" not in answer.content
-    assert shared.with_role(entitled).ask(method, path, body).status == success
+WRITES: list[tuple[str, str, Any, int]] = [
+    ("POST", f"{BASE}/alice", {**STANDALONE, "instance_handle": "another"}, 201),
+    ("POST", f"{BASE}/alice/from-definition", {**FROM_OPENAI, "instance_handle": "new"}, 201),
+    ("PUT", f"{BASE}/alice/another", without(STANDALONE, "instance_handle"), 201),
+    ("PUT", ONE, STANDALONE, 200),
+    ("PATCH", ONE, {"description": "changed"}, 200),
+    ("DELETE", ONE, None, 200),
+    ("POST", f"{ONE}/share", {"share_with_handle": "sam", "role": "reader"}, 201),
+    ("DELETE", f"{ONE}/share/rita", None, 200),
+    ("GET", f"{ONE}/shared-with", None, 200),
+]
+
+
+def test_only_the_owner_and_administrators_write_an_instance(shared: Cast) -> None:
+    for method, path, body, success in WRITES:
+        with nothing_changes():
+            for role in ("anonymous", "stranger", "reader", "editor"):
+                answer = shared.with_role(role).ask(method, path, body)
+                assert_refused(answer, 401 if role == "anonymous" else 403)
+                assert b"example" not in answer.content
+        for role in ("owner", "admin"):
+            with rolled_back():
+                assert shared.with_role(role).ask(method, path, body).status == success
 
 
 def test_an_instance_is_read_by_its_owner_and_sharees(shared: Cast) -> None:
@@ -381,27 +388,26 @@ def test_an_absent_key_keeps_and_null_or_empty_erases(shared: Cast, method: str,
     assert ask({}) == (False, "")
 
 
-@pytest.mark.parametrize("method", ["PUT", "PATCH"])
-@pytest.mark.parametrize(
-    ("endpoint", "kept"),
-    [
-        ("https://api.example.org/v2/other?x=1", True),
-        ("https://api.example.org:443/v1/embeddings", True),
-        ("HTTPS://API.EXAMPLE.ORG/v1/embeddings", True),
-        ("http://api.example.org/v1/embeddings", False),
-        ("https://api.example.com/v1/embeddings", False),
-        ("https://evil.example.org/v1/embeddings", False),
-        ("https://api.example.org.evil.org/v1/embeddings", False),
-        ("https://api.example.org:8443/v1/embeddings", False),
-    ],
-)
-def test_moving_the_endpoint_to_another_server_erases_the_key(
-    shared: Cast, method: str, endpoint: str, *, kept: bool
-) -> None:
-    body = {**STANDALONE, "endpoint": endpoint} if method == "PUT" else {"endpoint": endpoint}
-    answer = shared.alice.ask(method, ONE, body)
-    assert answer.body == {**SHOWN, "endpoint": endpoint, "has_api_key": kept}
-    assert key_of() == (CANARY if kept else "")
+ENDPOINTS = {
+    "https://api.example.org/v2/other?x=1": True,
+    "https://api.example.org:443/v1/embeddings": True,
+    "HTTPS://API.EXAMPLE.ORG/v1/embeddings": True,
+    "http://api.example.org/v1/embeddings": False,
+    "https://api.example.com/v1/embeddings": False,
+    "https://evil.example.org/v1/embeddings": False,
+    "https://api.example.org.evil.org/v1/embeddings": False,
+    "https://api.example.org:8443/v1/embeddings": False,
+}
+
+
+def test_moving_the_endpoint_to_another_server_erases_the_key(shared: Cast) -> None:
+    for endpoint, kept in ENDPOINTS.items():
+        moved = {"endpoint": endpoint}
+        for method, body in (("PATCH", moved), ("PUT", {**STANDALONE, **moved})):
+            with rolled_back():
+                answer = shared.alice.ask(method, ONE, body)
+                assert answer.body == {**SHOWN, **moved, "has_api_key": kept}, endpoint
+                assert key_of() == (CANARY if kept else "")
 
 
 def test_moving_the_endpoint_by_a_definition_erases_the_key_too(shared: Cast) -> None:
@@ -441,29 +447,29 @@ def test_an_instance_is_shared_replaced_and_taken_back(cast: Cast) -> None:
     assert cast.erin.get(ONE).status == 200
 
 
-@pytest.mark.parametrize(
-    ("body", "field"),
-    [
-        ({"role": "reader"}, "share_with_handle"),
-        ({"share_with_handle": "sam"}, "role"),
-        ({"share_with_handle": "sam", "role": "owner"}, "role"),
-        ({"share_with_handle": "sam", "role": "admin"}, "role"),
-        ({"share_with_handle": "sam", "role": "Reader"}, "role"),
-        ({"share_with_handle": "sam", "role": ""}, "role"),
-        ({"share_with_handle": "sam", "role": None}, "role"),
-        ({"share_with_handle": "sam", "role": ["reader"]}, "role"),
-        ({"share_with_handle": "alice", "role": "reader"}, "share_with_handle"),
-        ({"share_with_handle": "unknown", "role": "reader"}, "share_with_handle"),
-        ({"share_with_handle": "SAM", "role": "reader"}, "share_with_handle"),
-        ({"share_with_handle": "_system", "role": "reader"}, "share_with_handle"),
-        ({"share_with_handle": "*", "role": "reader"}, "share_with_handle"),
-        ({"share_with_handle": 5, "role": "reader"}, "share_with_handle"),
-    ],
-)
-def test_a_share_needs_another_account_and_a_role(shared: Cast, body: Any, field: str) -> None:
+WRONG_SHARES: list[tuple[dict[str, Any], str]] = [
+    ({"role": "reader"}, "share_with_handle"),
+    ({"share_with_handle": "sam"}, "role"),
+    ({"share_with_handle": "sam", "role": "owner"}, "role"),
+    ({"share_with_handle": "sam", "role": "admin"}, "role"),
+    ({"share_with_handle": "sam", "role": "Reader"}, "role"),
+    ({"share_with_handle": "sam", "role": ""}, "role"),
+    ({"share_with_handle": "sam", "role": None}, "role"),
+    ({"share_with_handle": "sam", "role": ["reader"]}, "role"),
+    ({"share_with_handle": "alice", "role": "reader"}, "share_with_handle"),
+    ({"share_with_handle": "unknown", "role": "reader"}, "share_with_handle"),
+    ({"share_with_handle": "SAM", "role": "reader"}, "share_with_handle"),
+    ({"share_with_handle": "_system", "role": "reader"}, "share_with_handle"),
+    ({"share_with_handle": "*", "role": "reader"}, "share_with_handle"),
+    ({"share_with_handle": 5, "role": "reader"}, "share_with_handle"),
+]
+
+
+def test_a_share_needs_another_account_and_a_role(shared: Cast) -> None:
     with nothing_changes():
-        answer = shared.alice.post(f"{ONE}/share", body)
-        assert_refused(answer, 400, location=f"body.{field}")
+        for body, field in WRONG_SHARES:
+            answer = shared.alice.post(f"{ONE}/share", body)
+            assert_refused(answer, 400, location=f"body.{field}")
 
 
 def test_sharees_base_their_own_projects_on_the_instance(shared: Cast) -> None:
@@ -494,13 +500,12 @@ def test_sixty_sharees_all_have_access_and_the_instance_is_listed_once(shared: C
 
 
 # --- The built-in instance ------------------------------------------------------------------------
-@pytest.mark.parametrize("role", ["stranger", "reader", "owner"])
-def test_every_key_sees_the_builtin_instance_under_system(cast: Cast, role: str) -> None:
-    caller = cast.with_role(role)
-    assert caller.get(f"{BASE}/_system").body == page("instances", [BUILTIN], total=1)
-    assert caller.get(f"{BASE}/_system/builtin").body == BUILTIN
-    own = caller.get(f"{BASE}/{caller.handle}")["instances"]
-    assert "builtin" not in [each["instance_handle"] for each in own]
+def test_every_key_sees_the_builtin_instance_under_system(cast: Cast) -> None:
+    for caller in (cast.sam, cast.rita, cast.alice):
+        assert caller.get(f"{BASE}/_system").body == page("instances", [BUILTIN], total=1)
+        assert caller.get(f"{BASE}/_system/builtin").body == BUILTIN
+        own = caller.get(f"{BASE}/{caller.handle}")["instances"]
+        assert "builtin" not in [each["instance_handle"] for each in own]
     assert_refused(cast.nobody.get(f"{BASE}/_system"), 401)
     assert_refused(cast.nobody.get(f"{BASE}/_system/builtin"), 401)
 

@@ -92,9 +92,8 @@ def test_validators_are_kept() -> None:
         {"properties": {"a": {"$ref": "#/definitions/a~1b"}}, "definitions": {"a/b": {}}},
         {"properties": {"a": {"$ref": "#/definitions/a%20b"}}, "definitions": {"a b": {}}},
         {"properties": {"a": {"$ref": "#/x-own/1"}}, "x-own": [{}, {"type": "string"}]},
-        {"properties": {"a": {"$ref": "#name"}}, "definitions": {"b": {"$id": "#name"}}},
-        {"$schema": DRAFT_2020, "$ref": "#b", "$defs": {"b": {"$anchor": "b"}}},
-        {"$schema": DRAFT_2020, "$dynamicAnchor": "n", "items": {"$dynamicRef": "#n"}},
+        {"$schema": DRAFT_2020, "$defs": {"b": {"$anchor": "b"}}, "$ref": "#/$defs/b"},
+        {"$schema": DRAFT_2020, "items": {"$dynamicRef": "#"}},
         {"$schema": DRAFT_2019, "$recursiveAnchor": True, "items": {"$recursiveRef": "#"}},
         {"properties": {"children": {"items": {"$ref": "#"}}, "name": {"type": "string"}}},
         {"properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}}},
@@ -111,10 +110,10 @@ def test_usable_schema_is_accepted(schema: Json) -> None:
 @pytest.mark.parametrize(
     ("source", "names"),
     [
-        ("", "not valid JSON"),
+        ("", "must be a JSON object"),
         ("{", "not valid JSON"),
         ("{'a': 1}", "not valid JSON"),
-        ('{"type": "object",}', "line 1, column"),
+        ('{"type": "object",}', "line 1 column"),
         ("true", "must be a JSON object"),
         ("[]", "must be a JSON object"),
         ("null", "must be a JSON object"),
@@ -123,11 +122,11 @@ def test_usable_schema_is_accepted(schema: Json) -> None:
         (None, "must be a JSON object"),
         ({"a": object()}, "JSON cannot express"),
         ({"minimum": float("nan")}, "JSON cannot express"),
-        ('{"minimum": NaN}', "out of range"),
-        ('{"minimum": -Infinity}', "out of range"),
-        ('{"minimum": 1e400}', "out of range"),
-        ('{"minimum": ' + "9" * 5000 + "}", "out of range"),
-        ('{"minimum": 18446744073709551616}', "out of range"),
+        ('{"minimum": NaN}', "not valid JSON"),
+        ('{"minimum": -Infinity}', "not valid JSON"),
+        ('{"minimum": 1e400}', "infinity"),
+        ('{"minimum": ' + "9" * 5000 + "}", "infinity"),
+        ('{"minimum": 18446744073709551616}', "64 bits"),
         ('{"type": "object", "type": "string"}', "twice"),
         ('{"title": "\\u0000"}', "U+0000"),
         ('{"\\ud800": 1}', "surrogate"),
@@ -135,8 +134,9 @@ def test_usable_schema_is_accepted(schema: Json) -> None:
         ({"title": "x" * MAX_SCHEMA_BYTES}, str(MAX_SCHEMA_BYTES)),
         ({"title": "é" * (MAX_SCHEMA_BYTES // 2)}, str(MAX_SCHEMA_BYTES)),
         ({"const": nested(MAX_SCHEMA_DEPTH, {})}, "nested deeper"),
-        ("[" * 60_000, "nested deeper"),
-        ({"type": "nonsense"}, '"nonsense"'),
+        ("[" * 60_000, "depth limit"),
+        ({"type": "nonsense"}, "keyword type cannot be nonsense"),
+        ({"properties": {"type": {"type": "string"}}, "required": "x"}, "keyword required cannot"),
         ({"properties": {"a": {"properties": {"b": {"required": "b"}}}}}, "required"),
         ({"multipleOf": 0}, "multipleOf"),
         ({"$schema": "http://json-schema.org/draft-04/schema#"}, "draft-07"),
@@ -157,7 +157,8 @@ def test_usable_schema_is_accepted(schema: Json) -> None:
         ({"items": {"$ref": "#/definitions/1"}, "definitions": {}}, "does not exist"),
         ({"allOf": [{"$ref": "#/allOf/9"}]}, "does not exist"),
         ({"items": {"$ref": "#/x/a"}, "x": {"a": {"required": 5}}}, "required"),
-        ({"$defs": {"a": {"$anchor": "x"}, "b": {"$anchor": "x"}}, "$schema": DRAFT_2020}, "twice"),
+        ({"$ref": "#name", "definitions": {"b": {"$id": "#name"}}}, "below its root"),
+        ({"$schema": DRAFT_2020, "$ref": "#b", "$defs": {"b": {"$anchor": "b"}}}, "path such as"),
         ({"properties": {"a": {"pattern": "("}}}, "'('"[1:-1]),
         ({"pattern": "(?=a)b"}, "linear time"),
         ({"pattern": r"(a)\1"}, "linear time"),
@@ -181,6 +182,20 @@ def test_usable_schema_is_accepted(schema: Json) -> None:
         ({"patternProperties": {"a": {"$ref": "#"}, "b": {"$ref": "#"}}}, "too long"),
         ({"properties": {"a": {"$ref": "#"}}, "patternProperties": {"a": {"$ref": "#"}}}, "too lo"),
         ({"allOf": [{}] * 10_000}, "too long"),
+        (
+            {
+                "enum": [{"large": "enough to hide the first rounds of the recursion"}, 1.5],
+                "properties": {"a": {"$ref": "#/definitions/t"}},
+                "definitions": {
+                    "t": {
+                        "items": {"$ref": "#/definitions/t"},
+                        "contains": {"$ref": "#/definitions/t"},
+                    }
+                },
+            },
+            "too long",
+        ),
+        ({"items": {"$ref": "#"}, "allOf": [{}] * 600}, "too long"),
     ],
 )
 def test_unusable_schema_is_refused_with_the_reason(source: Json, names: str) -> None:
@@ -200,7 +215,7 @@ def test_pairs_are_cheap_or_refused(levels: int, keyword: str, below: str | None
     except InvalidSchema:
         assert levels >= 11
     else:
-        assert levels < 13
+        assert levels < 30
         validator.violations(nested(levels, {}))
         validator.violations(nested(levels, 3))
     assert time.monotonic() - began < 1
@@ -296,7 +311,7 @@ def test_no_schema_reads_a_file(tmp_path: Path) -> None:
         (
             {"properties": {"n": {"type": ["number", "null"]}}},
             {"n": False},
-            [("n", "Invalid type. Expected: number/null, given: boolean")],
+            [("n", "Invalid type. Expected: null/number, given: boolean")],
         ),
         ({"type": "array"}, {}, [("(root)", "Invalid type. Expected: array, given: object")]),
         (
@@ -366,7 +381,7 @@ def test_no_schema_reads_a_file(tmp_path: Path) -> None:
         (
             {"dependencies": {"a": ["b"], "c": {"required": ["d"]}}},
             {"a": 1, "c": 1},
-            [("b", "b is required with a"), ("d", "d is required")],
+            [("b", "b is required"), ("d", "d is required")],
         ),
         (
             {"propertyNames": {"maxLength": 2}},
@@ -387,14 +402,14 @@ def test_no_schema_reads_a_file(tmp_path: Path) -> None:
         (
             {"$schema": DRAFT_2020, "properties": {"a": {}}, "unevaluatedProperties": False},
             {"b": 1},
-            [("(root)", "does not match the schema")],
+            [("b", "Additional property b is not allowed")],
         ),
         (
             {"$schema": DRAFT_2020, "prefixItems": [{"type": "string"}], "items": {"minimum": 1}},
             [0, 0],
             [
-                ("0", "Invalid type. Expected: string, given: integer"),
                 ("1", "Must be greater than or equal to 1"),
+                ("0", "Invalid type. Expected: string, given: integer"),
             ],
         ),
         # Draft 07 knows neither of these, so they do not show up as the cause.
@@ -480,7 +495,14 @@ HARD: list[tuple[Json, Json]] = [
     ({"required": [f"r{n}" for n in range(4000)]}, {"a": MANY}),
     ({"uniqueItems": True}, [{"a": n, "b": [n]} for n in range(24_000)]),
     ({"uniqueItems": True}, [*(1e300 * n for n in range(9000)), *(2**62 + n for n in range(9000))]),
+    ({"uniqueItems": True}, [2**62 + n for n in range(9000)]),
+    ({"uniqueItems": True}, [2**62 + n for n in range(900)]),
+    ({"uniqueItems": True}, [[2**62 + n, 2**62 + m] for n in range(50) for m in range(50)]),
+    ({"uniqueItems": True}, [[2**62 + n, 2**62 + m] for n in range(18) for m in range(18)]),
     ({"uniqueItems": True, "items": {"$ref": "#"}}, nested(60, MANY, key="a")),
+    ({"items": {"allOf": [True] * 9000}}, MANY),
+    ({"items": {"dependentSchemas": {f"p{n}": {} for n in range(3000)}}, "$schema": DRAFT_2020},
+     [{}] * 40_000),
     ({"items": {"multipleOf": 1e-300}}, [1.5] * 10_000),
     ({"items": {"multipleOf": 0.5}}, [1e308] * 8_000),
     ({"items": {"multipleOf": 0.5}}, [10**400, -(10**400), 5e-324, 2**63]),
@@ -497,34 +519,53 @@ HARD: list[tuple[Json, Json]] = [
 
 
 @pytest.mark.parametrize(("schema", "document"), HARD, ids=map(str, range(len(HARD))))
-def test_hard_documents_are_answered_within_a_second(schema: Json, document: Json) -> None:
-    began = time.monotonic()
-    validator = validator_for(check_schema(schema))
-    checked = time.monotonic()
-    validator.violations(document)
+def test_hard_documents_are_refused_or_answered_within_a_second(
+    schema: Json, document: Json
+) -> None:
+    began = time.thread_time()
+    try:
+        validator = validator_for(check_schema(schema))
+    except InvalidSchema:
+        validator = None
+    checked = time.thread_time()
+    if validator:
+        validator.violations(document)
     assert checked - began < 1
-    assert time.monotonic() - checked < 1
+    assert time.thread_time() - checked < 1
 
 
-def test_a_long_list_does_not_pay_for_the_schema_of_another_field() -> None:
-    schema = {
-        "properties": {
-            "kind": {"enum": [*map(str, range(4000)), None]},
-            "code": {"pattern": "^(?:.{1,100}){2}$"},
-            "numbers": {"items": {"type": "integer"}},
-        }
+@pytest.mark.parametrize("keyword", ["anyOf", "oneOf"])
+@pytest.mark.parametrize("chain", [1, 8, 30, 60])
+def test_nested_alternatives_do_not_overflow_a_small_stack(keyword: str, chain: int) -> None:
+    definitions: Json = {
+        f"d{n}": {keyword: [{"$ref": f"#/definitions/d{n + 1}"}]} for n in range(chain // 2)
     }
-    document = {"kind": None, "code": "abc", "numbers": MANY, "text": "t" * 1_000_000}
-    assert found(schema, document) == []
+    definitions[f"d{chain // 2}"] = {"type": "array", "items": {"$ref": "#"}}
+    schema = {"allOf": [{"$ref": "#/definitions/d0"}], "definitions": definitions}
+    validator = validator_for(check_schema(schema))
+    answers: list[list[Violation]] = []
+    for depth in (1, 2, 5, 10, 20, 60):
+        document: Json = "x"
+        for _ in range(depth):
+            document = [document]
+        before = threading.stack_size(1 << 20)
+        thread = threading.Thread(
+            target=lambda document=document: answers.append(validator.violations(document))
+        )
+        thread.start()
+        threading.stack_size(before)
+        thread.join()
+    assert len(answers) == 6
+    assert all(answers)
 
 
 def test_a_batch_of_costly_documents_runs_out_of_its_budget() -> None:
-    validator = validator_for(check_schema({"items": {"allOf": [{"minimum": 0}] * 100}}))
-    document = [1] * 50_000
-    budget = Budget()
-    began = time.monotonic()
-    answers = [validator.violations(document, budget) for _ in range(60)]
-    assert time.monotonic() - began < 8
+    validator = validator_for(check_schema({"items": {"allOf": [{"type": "integer"}] * 100}}))
+    document = [1] * 20_000
+    budget = Budget(0.2)
+    began = time.thread_time()
+    answers = [validator.violations(document, budget) for _ in range(200)]
+    assert time.thread_time() - began < 1
     assert answers[0] == []
     assert "upload fewer" in answers[-1][0].reason
     assert validator.violations(document, Budget()) == []

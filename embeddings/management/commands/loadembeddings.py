@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from django.core.management.base import CommandError, CommandParser
+from django.db import InterfaceError, OperationalError
 
 from accounts.policy import BOOTSTRAP_ADMIN
 from common import commands, json
+from common.errors import DomainError
 from embeddings import files
 from embeddings.files import Rejected
 from embeddings.imports import MAXIMUM_ATOMIC_ROWS, Outcome, import_rows, project_to_fill
@@ -111,13 +113,13 @@ class Command(commands.Command):
                 if errors is not None:
                     errors.write(json.render(row) + b"\n")
 
+            filled, _ = project_to_fill(
+                BOOTSTRAP_ADMIN,
+                owner=project[0],
+                handle=project[1],
+                create=_new_project(options["instance"]),
+            )
             try:
-                filled, _ = project_to_fill(
-                    BOOTSTRAP_ADMIN,
-                    owner=project[0],
-                    handle=project[1],
-                    create=_new_project(options["instance"]),
-                )
                 self._outcome = import_rows(
                     filled,
                     lambda expected: files.read(
@@ -130,11 +132,17 @@ class Command(commands.Command):
                     on_rejected=on_rejected,
                 )
             except KeyboardInterrupt:
-                if options["atomic"]:
-                    self._outcome.stored = self._outcome.replaced = 0
-                self._outcome.stopped = "Interrupted."
+                self._stop("Interrupted.", atomic=options["atomic"])
                 self._interrupted = True
+            except (DomainError, InterfaceError, OperationalError) as error:
+                self._stop(commands.sentence_of(error), atomic=options["atomic"])
         self._conclude("/".join(project), meter.seconds, as_json=options["json"])
+
+    def _stop(self, reason: str, *, atomic: bool) -> None:
+        """Remember why it ended after the last batch that was committed."""
+        self._outcome.stopped, self._outcome.failed = reason, True
+        if atomic:
+            self._outcome.stored = self._outcome.replaced = 0
 
     def _meter(self, file: str, *, no_color: bool) -> commands.Meter:
         name = "stdin" if file == "-" else commands.one_line(Path(file).name, limit=40)
@@ -167,7 +175,7 @@ class Command(commands.Command):
             self.stderr.write("Interrupted; run the same command again to load the rest.")
             sys.exit(INTERRUPTED)
         if outcome.stopped:
-            by_rows = outcome.rejected and not outcome.unreadable
+            by_rows = outcome.rejected and not outcome.failed
             raise CommandError(
                 commands.one_line(outcome.stopped),
                 returncode=SOME_REJECTED if by_rows else commands.COULD_NOT_RUN,
