@@ -13,6 +13,7 @@ from django.db.models.functions import Coalesce, Greatest, Least
 
 from accounts.models import ApiKey, Owned, Role, User
 from common.errors import Forbidden, NotFound, Unauthenticated
+from common.handles import SYSTEM
 
 
 class Level(IntEnum):
@@ -144,6 +145,9 @@ def fetch(actor: Actor, needed: Level, things: QuerySet[T], what: str, **lookup:
     if thing is None or level_of(thing) < needed:
         if actor.is_anonymous:
             raise Unauthenticated("This needs an API key: send 'Authorization: Bearer <key>'.")
+        is_system = lookup.get("owner__handle") == SYSTEM and not actor.is_admin
+        if thing is None and is_system and needed > Level.READER:
+            raise Forbidden(f"Only administrators may change what belongs to '{SYSTEM}'.")
         if thing is None:
             raise NotFound(f"{what} does not exist.")
         raise Forbidden(_refusal(needed, level_of(thing), what))

@@ -68,7 +68,10 @@ def read_body(request: Request) -> bytes:
     """
     _check_media_type(request)
     environ = request.META
-    chunked = "chunked" in environ.get("HTTP_TRANSFER_ENCODING", "").lower()
+    transfer = environ.get("HTTP_TRANSFER_ENCODING", "").strip().lower()
+    if transfer not in {"", "chunked"}:
+        raise UnsupportedMedia("Send the body with no other Transfer-Encoding than chunked.")
+    chunked = transfer == "chunked"
     if chunked and environ.get("CONTENT_LENGTH"):
         raise Invalid("Content-Length and Transfer-Encoding contradict each other.")
     if chunked:

@@ -7,6 +7,8 @@ lists.
 
 import base64
 import binascii
+import json as stdlib_json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -93,7 +95,10 @@ def parse_batch(body: bytes, expected: Expected) -> Batch:
 
     Raises Invalid naming the item and the field, TooLarge for more than MAXIMUM_ITEMS.
     """
-    items = _member(body, "embeddings")
+    try:
+        items = _member(body, "embeddings")
+    except Invalid as error:
+        raise _with_the_item_named(body, error) from None
     if not isinstance(items, simdjson.Array):
         raise json.invalid("body.embeddings", "This must be a list of embeddings.")
     if len(items) == 0:
@@ -110,6 +115,29 @@ def parse_batch(body: bytes, expected: Expected) -> Batch:
             item: Any = each
             _refuse_nested(item["vector"], f"{location}.vector")
     return batch
+
+
+def _with_the_item_named(body: bytes, error: Invalid) -> Invalid:
+    """Return the refusal of a body that is not JSON, naming the item where it holds NaN or such.
+
+    JSON has no such numbers, but careless writers produce them, and a line and a column do not
+    tell their users which text is meant.
+    """
+    if not re.search(rb"NaN|Infinity|[0-9][eE]", body):
+        return error
+    try:
+        items = stdlib_json.loads(body, parse_constant=float)["embeddings"]
+        for index, each in enumerate(items):
+            if not np.isfinite(np.asarray(each["vector"], dtype=np.float64)).all():
+                return json.invalid(
+                    f"body.embeddings[{index}].vector",
+                    f"vector of text_id '{str(each.get('text_id'))[:MAXIMUM_TEXT_ID_LENGTH]}' "
+                    "holds NaN or Infinity, which are no JSON and point in no direction.",
+                )
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError):
+        # Something else is wrong as well: the first refusal stands.
+        return error
+    return error
 
 
 def parse_item(body: bytes, expected: Expected, *, text_id: str) -> Batch:

@@ -20,8 +20,8 @@ from projects.metadata._cost import (
     pattern_options,
     size_of,
 )
-from projects.metadata._explanation import MAX_VIOLATIONS, Violation, explained, of_document
-from projects.metadata._parts import MAX_SCHEMA_NODES, parts_of
+from projects.metadata._explanation import MAX_VIOLATIONS, Violation, explained
+from projects.metadata._parts import parts_of
 from projects.metadata._reading import (
     DIALECTS,
     MAX_SCHEMA_BYTES,
@@ -37,7 +37,6 @@ __all__ = [
     "MAX_DOCUMENT_VALUES",
     "MAX_SCHEMA_BYTES",
     "MAX_SCHEMA_DEPTH",
-    "MAX_SCHEMA_NODES",
     "MAX_VIOLATIONS",
     "Budget",
     "InvalidSchema",
@@ -50,7 +49,7 @@ __all__ = [
 
 _DOCUMENT_TOO_COSTLY = (
     "checking this document against the schema of the project could take too long; make the "
-    "document smaller or the schema simpler, above all patterns with repetitions such as .{1,255}"
+    "document smaller, or simplify uniqueItems, number limits and patterns such as .{1,255}"
 )
 _UPLOAD_TOO_COSTLY = (
     "checking the documents of this upload against the schema of the project takes too long; "
@@ -74,15 +73,10 @@ def check_schema(source: object) -> str:
 
     A text is returned as it came; a parsed object is written compactly, in its own key order.
 
-    Decisions the contract leaves open:
-
-    * Drafts 06, 07, 2019-09 and 2020-12; 07 when ``$schema`` is absent.
-    * The schema must be an object: a bare ``true`` or ``false`` is refused.
-    * Every reference must be ``#`` or a path such as ``#/definitions/name``, and exist; those to
-      anchors are refused. A ``$id`` (or ``id``) at the root only names the document, and is
-      accepted. Below the root it would move the base of the references beside it, and is refused.
-    * Recursion is allowed where each round goes into a property or an item, and no value of a
-      document is met twice in a round.
+    * It is an object of draft 06, 07 (when there is no ``$schema``), 2019-09 or 2020-12.
+    * References are ``#`` or paths such as ``#/definitions/name``; those to anchors are refused. A
+      ``$id`` at the root only names the schema; below, it would change where references lead.
+    * Recursion must go into a property or an item, and meet each value of a document once.
 
     Raises:
         InvalidSchema: not JSON, not a schema, too large, too costly, or pointing outside itself.
@@ -118,14 +112,12 @@ class MetadataValidator:
         """Return how the document breaks the schema; empty when it is valid.
 
         Formats (``date``, ``email``, ``uri`` …) are asserted, as upstream does; unknown ones are
-        not. At most MAX_VIOLATIONS are listed, and of a large document that it does not match. A
-        document whose check could take about a second is itself a violation; so is the one at which
-        the budget of an upload, given for each of its documents, runs out.
+        not. Of a large document we only say that it does not match. One whose check could take too
+        long is itself a violation; so is the one at which the budget of the upload runs out.
         """
-        if budget is None:
-            return self._violations(metadata)
+        budget = budget or Budget()
         if budget.seconds <= 0:
-            return [of_document(_UPLOAD_TOO_COSTLY)]
+            return [Violation("(root)", _UPLOAD_TOO_COSTLY)]
         began = time.thread_time()
         found = self._violations(metadata)
         budget.seconds -= time.thread_time() - began
@@ -134,13 +126,13 @@ class MetadataValidator:
     def _violations(self, metadata: object) -> list[Violation]:
         size = size_of(metadata)
         if isinstance(size, str):
-            return [of_document(size)]
+            return [Violation("(root)", size)]
         if not self._load.allows(size):
-            return [of_document(_DOCUMENT_TOO_COSTLY)]
+            return [Violation("(root)", _DOCUMENT_TOO_COSTLY)]
         if self._validator.is_valid(metadata):
             return []
         if not self._load.allows_errors(size):
-            return [of_document("does not match the schema")]
+            return [Violation("(root)", "does not match the schema")]
         return explained(self._validator.iter_errors(metadata))
 
 
@@ -150,7 +142,6 @@ def _compiled(text: str) -> tuple[jsonschema_rs.Validator, Load]:
     try:
         validator = DIALECTS[dialect](
             root,
-            # No reference is left to fetch; this makes sure of it.
             offline=True,
             validate_formats=True,
             pattern_options=pattern_options(),

@@ -34,7 +34,7 @@ _MAX_RECURSIVE_PARTS = 500
 
 # Numbers are compared as exact fractions, in up to 20 µs where they are far from 1.
 _NUMBER = 1000
-_NUMBER_KEYWORDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_LIMITS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _LISTS_OF_NAMES = ("required", "dependencies", "dependentRequired", "dependentSchemas")
 # Large integers have equal hashes, so that a list of them is compared each with each: 1000 of them
 # take 0.3 s, and with this figure there cannot be more in a document.
@@ -212,7 +212,7 @@ def _own_load(schema: Mapping[str, Any]) -> Load:
     # Texts are looked up by hash; a mixed list is compared one by one, in 0.2 to 1 µs an element.
     compared = [] if all(isinstance(each, str) for each in constants) else constants
     floats = [each for level in levels(compared) for each in level if isinstance(each, float)]
-    numbers = len(floats) + sum(keyword in schema for keyword in (*_NUMBER_KEYWORDS, "multipleOf"))
+    numbers = len(floats) + sum(keyword in schema for keyword in (*_LIMITS, "multipleOf"))
     patterns = _patterns(schema)
     return Load(
         values=1

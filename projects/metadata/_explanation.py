@@ -14,12 +14,9 @@ MAX_VIOLATIONS: Final = 20
 
 # By keyword; the names in braces are those of jsonschema_rs.ValidationErrorKind.
 _SENTENCES: Final[Mapping[str, str]] = {
-    "additionalItems": "Array must have at most {limit} items",
     "anyOf": "Must validate at least one schema (anyOf)",
     "const": "does not match: {expected_value}",
     "contains": "has too few or too many items that match the schema of contains",
-    "contentEncoding": "is not encoded as {content_encoding}",
-    "contentMediaType": "is not valid {content_media_type}",
     "enum": "must be one of the following: {options}",
     "exclusiveMaximum": "Must be less than {limit}",
     "exclusiveMinimum": "Must be greater than {limit}",
@@ -53,10 +50,6 @@ class Violation:
     reason: str
 
 
-def of_document(reason: str) -> Violation:
-    return Violation("(root)", reason)
-
-
 def explained(errors: Iterable[jsonschema_rs.ValidationError]) -> list[Violation]:
     """Return the first MAX_VIOLATIONS of what the errors say, each once."""
     found: dict[Violation, None] = {}
@@ -65,7 +58,7 @@ def explained(errors: Iterable[jsonschema_rs.ValidationError]) -> list[Violation
             if len(found) == MAX_VIOLATIONS:
                 return [
                     *found,
-                    of_document(f"only the first {MAX_VIOLATIONS} violations are listed"),
+                    Violation("(root)", f"only the first {MAX_VIOLATIONS} violations are listed"),
                 ]
             field = ".".join(map(str, path))
             found[Violation(echo(field, limit=200) or "(root)", reason)] = None

@@ -93,8 +93,7 @@ class _Reader:
     def _read(self, schema: dict[str, Any]) -> Part:
         if len(self._known) == MAX_SCHEMA_NODES:
             raise InvalidSchema(
-                f"The metadata schema has more than {MAX_SCHEMA_NODES} parts, which takes too long "
-                "to check; simplify it."
+                f"Checking the metadata schema takes too long: more than {MAX_SCHEMA_NODES} parts."
             )
         if schema is not self._root:
             _refuse_base(schema)

@@ -206,6 +206,8 @@ def test_a_chunked_body_is_honoured_and_never_taken_for_an_empty_one(cast: Cast)
     answer = ask_raw(cast.ada, "POST", "/v1/users", body, **chunked)
     assert answer.status == 201
     with nothing_changes():
+        packed = {**chunked, "HTTP_TRANSFER_ENCODING": "gzip, chunked"}
+        assert_refused(ask_raw(cast.ada, "POST", "/v1/users", body, **packed), 415)
         both = {"HTTP_TRANSFER_ENCODING": "chunked"}
         assert_refused(ask_raw(cast.ada, "POST", "/v1/users", body, **both), 400)
         neither = {"CONTENT_LENGTH": ""}

@@ -171,13 +171,25 @@ def test_one_bad_item_at_the_end_leaves_nothing_stored_and_is_named(
     assert cast.alice.get(large).body == before
 
 
-@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e400", b"0x10", b"1."])
-def test_what_is_no_json_number_is_refused_with_its_place(
-    cast: Cast, large: str, number: bytes
-) -> None:
+def with_number(number: bytes) -> bytes:
     items = with_last(vector=[0.5] * 1535 + [123456789])
     items[-1] = items[-1].replace(b"123456789", number)
-    problem = refusal(cast.alice.post(large, raw=body_of(items)))
+    return body_of(items)
+
+
+@pytest.mark.parametrize("number", [b"NaN", b"Infinity", b"-Infinity", b"1e400"])
+def test_a_number_that_is_not_finite_is_refused_with_its_item(
+    cast: Cast, large: str, number: bytes
+) -> None:
+    problem = refusal(cast.alice.post(large, raw=with_number(number)))
+    assert [each["location"] for each in problem["errors"]] == [f"{LAST}.vector"]
+    assert "holds NaN or Infinity" in problem["detail"]
+    assert cast.alice.get(large)["total_count"] == 0
+
+
+@pytest.mark.parametrize("number", [b"0x10", b"1.", b"nan", b"NaN,}"])
+def test_what_is_no_json_is_refused_with_its_place(cast: Cast, large: str, number: bytes) -> None:
+    problem = refusal(cast.alice.post(large, raw=with_number(number)))
     assert problem["detail"].startswith("body: The request body is not valid JSON: ")
     assert cast.alice.get(large)["total_count"] == 0
 
