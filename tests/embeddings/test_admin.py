@@ -66,8 +66,8 @@ def test_lists_load_no_vectors(cast: Cast) -> None:
     asked = [each["sql"] for each in captured if "embeddings_embedding" in each["sql"]]
     assert asked
     assert not any('"vector"' in each for each in asked)
-    assert "x" * 100 in text
-    assert "x" * 101 not in text
+    assert "x" * 60 in text
+    assert "x" * 61 not in text
 
 
 def test_lists_narrow_down_to_a_project(cast: Cast) -> None:
