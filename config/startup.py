@@ -59,7 +59,7 @@ def apply_migrations(*, say: Say) -> None:
             cursor.execute("SET statement_timeout = 0")
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                call_command("migrate", interactive=False)
+                call_command("migrate", interactive=False, verbosity=0)
             except OperationalError as error:
                 if getattr(error.__cause__, "sqlstate", None) != "55P03":
                     raise

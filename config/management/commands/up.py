@@ -132,6 +132,7 @@ class Command(BaseCommand):
 
     def _show_banner(self, host: str, port: int) -> None:
         url = startup.base_url(host, port)
+        example = DEMO_SEARCH if startup.answers(host, port, DEMO_SEARCH) else "/v1"
         first = self._administrator
         self._say("")
         self._show(
@@ -143,9 +144,8 @@ class Command(BaseCommand):
             ]
         )
         if first is None:
-            self._show([("New API key", "manage.py createkey HANDLE")])
+            self._show([("New API key", ".venv/bin/python manage.py createkey HANDLE")])
         self._show_administrator()
-        example = DEMO_SEARCH if startup.answers(host, port, DEMO_SEARCH) else "/v1"
         self._show([("Try it", f"curl '{url}{example}'"), ("Stop", "Ctrl-C")])
 
     def _show(self, rows: list[tuple[str, str]]) -> None:

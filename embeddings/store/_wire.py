@@ -1,0 +1,102 @@
+"""PostgreSQL's binary format, and the cursor that speaks it."""
+
+import struct
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import psycopg
+from django.db import connection
+from django.db.backends.utils import CursorWrapper
+from psycopg.adapt import Buffer, Dumper
+from psycopg.pq import Format
+from psycopg.types import TypeInfo
+
+from embeddings.store._values import Matrix
+
+
+class _Binary(bytes):
+    """A parameter in PostgreSQL's binary format; the cast in the statement names its type."""
+
+
+class _BinaryDumper(Dumper):
+    format = Format.BINARY
+
+    def dump(self, obj: _Binary) -> Buffer:
+        return obj
+
+
+class _QueryLogDumper(Dumper):
+    """Stands in where Django writes a statement to its query log as text."""
+
+    def dump(self, obj: _Binary) -> Buffer:
+        return b"binary"
+
+    def quote(self, obj: _Binary) -> Buffer:
+        return b"'binary'"
+
+
+psycopg.adapters.register_dumper(_Binary, _QueryLogDumper)
+psycopg.adapters.register_dumper(_Binary, _BinaryDumper)
+
+
+def encode_vector(vector: Matrix) -> bytes:
+    """Return the binary form of a vector; vector: float32 of shape (dimensions,)."""
+    return _Binary(struct.pack(">HH", len(vector), 0) + vector.astype(">f4").tobytes())
+
+
+def decode_vector(data: bytes) -> Matrix:
+    """Return a vector from its binary form, as native float32 of shape (dimensions,)."""
+    return np.frombuffer(data, dtype=">f4", offset=4).astype(np.float32)
+
+
+def encode_vectors(vectors: Matrix, element_oid: int) -> _Binary:
+    """Return the binary form of a `vector[]`; vectors: float32 of shape (n, dimensions)."""
+    count, dimensions = vectors.shape
+    elements = np.empty(
+        count,
+        dtype=[
+            ("length", ">i4"),
+            ("dimensions", ">i2"),
+            ("unused", ">i2"),
+            ("numbers", ">f4", (dimensions,)),
+        ],
+    )
+    elements["length"] = 4 + 4 * dimensions
+    elements["dimensions"] = dimensions
+    elements["unused"] = 0
+    elements["numbers"] = vectors
+    # One dimension, no nulls, element type, length, lower bound.
+    header = struct.pack(">iiIii", 1, 0, element_oid, count, 1)
+    return _Binary(header + elements.tobytes())
+
+
+def open_cursor() -> CursorWrapper:
+    """Return a cursor with binary parameters and results on Django's connection.
+
+    Django's own cursors bind on the client, as text. This one passes through Django's wrapper, so
+    that errors are translated and whatever counts, logs or forbids queries sees them.
+    """
+    connection.ensure_connection()
+    # Any: the stubs know Django's own cursors only.
+    cursor: Any = psycopg.Cursor(connection.connection)
+    cursor.format = Format.BINARY
+    if connection.queries_logged:
+        return connection.make_debug_cursor(cursor)
+    return connection.make_cursor(cursor)
+
+
+# The extension gives the type another number in each database.
+_vector_oids: WeakKeyDictionary[psycopg.Connection[Any], int] = WeakKeyDictionary()
+
+
+def vector_oid() -> int:
+    """Return the number of the type `vector` on this connection; asks once a connection."""
+    connection.ensure_connection()
+    plain: psycopg.Connection[Any] = connection.connection
+    if plain not in _vector_oids:
+        info = TypeInfo.fetch(plain, "vector")
+        if info is None:
+            raise LookupError("The extension pgvector is not installed in this database.")
+        _vector_oids[plain] = info.oid
+    return _vector_oids[plain]
