@@ -25,6 +25,7 @@ import orjson
 import psycopg
 import pyarrow.parquet as pq
 import requests
+from pgvector.psycopg import register_vector
 
 from config.embedded_postgres import EmbeddedPostgres
 
@@ -200,16 +201,16 @@ class Raw:
 
     def search(self, vectors: np.ndarray[Any, Any]) -> float:
         """Return the median milliseconds of an exact search."""
-        queries = vectors[:: max(1, len(vectors) // SEARCHES)].tolist()
+        queries = list(vectors[:: max(1, len(vectors) // SEARCHES)])
         cursor = self.connection.cursor(binary=True)
         return _median_ms(
-            lambda text: cursor.execute(
-                "SELECT text_id, 1 - (vector <=> %s::text::vector) FROM raw"
-                " WHERE project_id = 1 ORDER BY 2 DESC LIMIT 10",
-                [text],
+            lambda query: cursor.execute(
+                "SELECT text_id, vector <=> %b AS distance FROM raw"
+                " WHERE project_id = 1 ORDER BY distance LIMIT 10",
+                [query],
                 prepare=True,
             ).fetchall(),
-            ["[" + ",".join(map(str, each)) + "]" for each in queries],
+            queries,
         )
 
     def _empty(self) -> None:
@@ -250,6 +251,7 @@ def _raw(
             " PRIMARY KEY (project_id, text_id)) WITH (toast_tuple_target = 8160)"
         )
         connection.commit()
+        register_vector(connection)
         rows = list(zip(ids, texts, (_binary(each) for each in vectors), strict=True))
         yield Raw(connection, rows)
 
