@@ -529,7 +529,11 @@ def while_waiting(change: Callable[[], object], ask: Callable[[], Answer]) -> An
                     connection.close()
 
             running = pool.submit(run)
-            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            # Waits for us: another worker's database on the same server has waits of its own.
+            waiting = (
+                "SELECT count(*) FROM pg_locks"
+                " WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+            )
             with connection.cursor() as cursor:
                 for _ in range(400):
                     cursor.execute(waiting)
