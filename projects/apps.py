@@ -23,7 +23,7 @@ class ProjectsConfig(AppConfig):
 
 
 def _welcome(instance: Any, created: bool, raw: bool = False, **other: Any) -> None:
-    from projects.services import ensure_default_project
+    from projects.default_project import ensure_default_project
 
     # `raw`: a fixture is being loaded, which brings the projects along.
     if created and not raw:

@@ -12,10 +12,10 @@ from django.db import connection, transaction
 
 from accounts.policy import BOOTSTRAP_ADMIN
 from embeddings.models import Embedding
+from projects.default_project import ensure_default_project
 from projects.models import Project, ProjectShare
 from projects.services import (
     delete_project,
-    ensure_default_project,
     transfer_project,
     update_project,
 )

@@ -6,8 +6,8 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from accounts.models import User
+from projects.default_project import ensure_default_project
 from projects.models import Project
-from projects.services import ensure_default_project
 from tests.factories import Cast, item, make_instance, make_user, stored
 
 DEFAULT = "/v1/projects/alice/default"

@@ -1,62 +1,28 @@
-"""Makes, changes, shares, transfers and deletes projects."""
+"""Makes, changes, transfers and deletes projects, as `/v1` knows them."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from django.db import IntegrityError, transaction
 
-from accounts.models import Role, User
+from accounts.models import User
 from accounts.policy import Actor, Level, require_account
 from accounts.selectors import user_named
 from common.errors import Conflict, FieldError, Invalid, NotFound, Unprocessable
 from common.handles import check_handle
 from llm_services.models import Instance
-from llm_services.selectors import builtin_instance, usable_instance, usable_instance_by_id
-from llm_services.services import grantee
+from llm_services.selectors import usable_instance, usable_instance_by_id
+from projects.default_project import ensure_default_project
 from projects.metadata import InvalidSchema, check_schema
-from projects.models import DEFAULT_HANDLE, DEFAULT_NAME, Project, ProjectShare
-from projects.selectors import project_for, wait_for_uploads
-
-EVERYBODY = "*"
+from projects.models import Project, ProjectShare
+from projects.selectors import project_for
+from projects.services._locking import locked
+from projects.services._sharing import fill_public, replace_shares
 
 # What higher apps do inside the transaction that holds the project's row lock.
 before_instance_change: list[Callable[[Project, Instance], object]] = []
 
 
-@dataclass(frozen=True)
-class Grant:
-    """One entry of a list of shares: a user handle, or ``*`` for everybody, and a role."""
-
-    user_handle: str
-    role: Role
-
-
-# --- The default project --------------------------------------------------------------------------
-def ensure_default_project(user: User) -> None:
-    """Give the account its default project unless it has one; a race yields exactly one."""
-    if user.is_system or Project.objects.filter(owner=user, is_default=True).exists():
-        return
-    # ON CONFLICT DO NOTHING: whoever comes second finds the row of the first.
-    Project.objects.bulk_create(
-        [
-            Project(
-                owner=user,
-                handle=DEFAULT_HANDLE,
-                name=DEFAULT_NAME,
-                instance=builtin_instance(),
-                is_default=True,
-                metadata={
-                    "is_default": True,
-                    "description": "Holds whatever was made without naming a project.",
-                },
-            )
-        ],
-        ignore_conflicts=True,
-    )
-
-
-# --- Create, change, delete -----------------------------------------------------------------------
 @transaction.atomic
 def create_project(*, actor: Actor, owner: str, handle: str, values: Mapping[str, Any]) -> Project:
     """Create a project; raise Forbidden, Invalid, Unprocessable, or Conflict for a taken handle.
@@ -81,7 +47,7 @@ def create_project(*, actor: Actor, owner: str, handle: str, values: Mapping[str
             project.save(force_insert=True)
     except IntegrityError as error:
         raise Conflict(f"Project '{project}' already exists.") from error
-    _replace_shares(project, values)
+    replace_shares(project, values)
     return project_for(actor, Level.READER, owner=owner, handle=handle)
 
 
@@ -99,7 +65,7 @@ def replace_project(
         project_for(actor, Level.OWNER, owner=owner, handle=handle)
     else:
         require_account(actor, Level.OWNER, user)
-    project = _locked(owner, handle, stops_uploads=True)
+    project = locked(owner, handle, stops_uploads=True)
     if project is None:
         created = create_project(actor=actor, owner=owner, handle=handle, values=values)
         return created, True
@@ -119,7 +85,7 @@ def update_project(*, actor: Actor, owner: str, handle: str, changes: Mapping[st
     """Change some settings; raise as `policy.fetch`, Invalid, Unprocessable or Conflict."""
     project_for(actor, Level.OWNER, owner=owner, handle=handle)
     rules = {"metadataScheme", "instance_owner", "instance_handle", "instance_id"}
-    project = _locked(owner, handle, stops_uploads=not rules.isdisjoint(changes))
+    project = locked(owner, handle, stops_uploads=not rules.isdisjoint(changes))
     if project is None:
         raise NotFound(f"Project '{owner}/{handle}' does not exist.")
     if "shared_with" in changes and changes["shared_with"] is None:
@@ -135,7 +101,7 @@ def delete_project(*, actor: Actor, owner: str, handle: str) -> None:
     Raises Conflict for the default project, which cannot be deleted.
     """
     project_for(actor, Level.OWNER, owner=owner, handle=handle)
-    project = _locked(owner, handle, stops_uploads=True)
+    project = locked(owner, handle, stops_uploads=True)
     if project is None:
         raise NotFound(f"Project '{owner}/{handle}' does not exist.")
     if project.is_default:
@@ -163,7 +129,7 @@ def transfer_project(*, actor: Actor, owner: str, handle: str, new_owner: str) -
     }.get(new_owner)
     if receiver is None or receiver.is_system:
         raise NotFound(f"User '{new_owner[:40]}' does not exist.")
-    project = _locked(owner, handle, stops_uploads=True)
+    project = locked(owner, handle, stops_uploads=True)
     if project is None:
         raise NotFound(f"Project '{owner}/{handle}' does not exist.")
     if project.is_default:
@@ -180,91 +146,7 @@ def transfer_project(*, actor: Actor, owner: str, handle: str, new_owner: str) -
     return project
 
 
-# --- Shares ---------------------------------------------------------------------------------------
-@transaction.atomic
-def share_project(*, actor: Actor, owner: str, handle: str, user: str, role: Role) -> Project:
-    """Give an account a role on the project, replacing any it had; ``*`` makes it public."""
-    project_for(actor, Level.OWNER, owner=owner, handle=handle)
-    project = _locked(owner, handle)
-    if project is None:
-        raise NotFound(f"Project '{owner}/{handle}' does not exist.")
-    if user == EVERYBODY:
-        _refuse_public_editor(role)
-        project.public_read = True
-        project.save(update_fields=["public_read", "updated_at"])
-    else:
-        ProjectShare.objects.update_or_create(
-            subject=project, user=grantee(project.owner, user), defaults={"role": role}
-        )
-    return project
-
-
-@transaction.atomic
-def unshare_project(*, actor: Actor, owner: str, handle: str, user: str) -> Project:
-    """Take a grant back, at once; ``*`` makes the project private.
-
-    Raises NotFound where there was no such grant.
-    """
-    project_for(actor, Level.OWNER, owner=owner, handle=handle)
-    project = _locked(owner, handle)
-    if project is None:
-        raise NotFound(f"Project '{owner}/{handle}' does not exist.")
-    if user == EVERYBODY and project.public_read:
-        project.public_read = False
-        project.save(update_fields=["public_read", "updated_at"])
-        return project
-    deleted, _ = ProjectShare.objects.filter(subject=project, user__handle=user).delete()
-    if not deleted:
-        raise NotFound(f"Project '{project}' is not shared with '{user[:40]}'.")
-    return project
-
-
-def grants_of(project: Project) -> list[Grant]:
-    """Return who the project is shared with, in the order of handles, everybody first."""
-    public = [Grant(EVERYBODY, Role.READER)] if project.public_read else []
-    return public + [
-        Grant(share.user.handle, Role(share.role)) for share in ProjectShare.of(project)
-    ]
-
-
-def _replace_shares(project: Project, values: Mapping[str, Any]) -> None:
-    """Make `shared_with`, if given, the exact list of grants."""
-    if values.get("shared_with") is None:
-        return
-    wanted = _roles(project.owner, values["shared_with"])
-    ProjectShare.objects.filter(subject=project).exclude(user__in=wanted).delete()
-    for user, role in wanted.items():
-        ProjectShare.objects.update_or_create(subject=project, user=user, defaults={"role": role})
-
-
-def _roles(owner: User, grants: Iterable[Grant]) -> dict[User, Role]:
-    return {
-        grantee(owner, grant.user_handle): grant.role
-        for grant in grants
-        if grant.user_handle != EVERYBODY
-    }
-
-
-def _refuse_public_editor(role: Role) -> None:
-    if role != Role.READER:
-        message = f"'{EVERYBODY}' can only be a reader: anybody could write otherwise."
-        raise Invalid(message, errors=[FieldError("body.role", message)])
-
-
 # --- Filling --------------------------------------------------------------------------------------
-def _locked(owner: str, handle: str, *, stops_uploads: bool = False) -> Project | None:
-    """Return the project with its row locked against other changes, or None.
-
-    stops_uploads: whether the change is one that no upload may overlap.
-    """
-    if stops_uploads:
-        wait_for_uploads(owner, handle)
-    rows = Project.objects.select_for_update(of=("self",), no_key=not stops_uploads)
-    return (
-        rows.select_related("owner", "instance").filter(owner__handle=owner, handle=handle).first()
-    )
-
-
 def _named_instance(
     user: User, values: Mapping[str, Any], *, project: Project | None = None
 ) -> Instance | None:
@@ -309,7 +191,7 @@ def _apply(project: Project, values: Mapping[str, Any], instance: Instance | Non
         project.instance = instance
     _fill(project, values)
     project.save()
-    _replace_shares(project, values)
+    replace_shares(project, values)
 
 
 def _held(instance: Instance) -> Instance:
@@ -330,19 +212,7 @@ def _fill(project: Project, values: Mapping[str, Any]) -> None:
     if "public_read" in values:
         project.public_read = bool(values["public_read"])
     if values.get("shared_with") is not None:
-        _fill_public(project, values)
-
-
-def _fill_public(project: Project, values: Mapping[str, Any]) -> None:
-    """Let ``*`` in the list of grants say whether the project is public."""
-    everybody = [grant for grant in values["shared_with"] if grant.user_handle == EVERYBODY]
-    for grant in everybody:
-        _refuse_public_editor(grant.role)
-    if everybody and values.get("public_read") is False:
-        message = f"shared_with holds '{EVERYBODY}', but public_read is false; send one of the two."
-        raise Invalid(message, errors=[FieldError("body.public_read", message)])
-    if "public_read" not in values or everybody:
-        project.public_read = bool(everybody)
+        fill_public(project, values)
 
 
 def _checked_schema(schema: Any) -> str:
