@@ -1,8 +1,13 @@
 """The cast that most tests play with."""
 
 import pytest
+from hypothesis import settings
 
 from tests.factories import Cast, make_cast
+
+# How long an example takes says more about what else the machine does than about the code.
+settings.register_profile("armarium", deadline=None)
+settings.load_profile("armarium")
 
 
 @pytest.fixture
