@@ -30,7 +30,7 @@ class KeyAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Request) -> tuple[User | None, Actor] | None:
         """Return the account and the actor, or None without a header; raise Unauthenticated."""
-        header = request.META.get("HTTP_AUTHORIZATION")
+        header = self.header_of(request)
         if header is None:
             return None
         scheme, _, key = header.partition(" ")
@@ -40,9 +40,27 @@ class KeyAuthentication(BaseAuthentication):
         request._request.api_actor = actor  # type: ignore[attr-defined]
         return actor.user, actor
 
+    def header_of(self, request: Request) -> str | None:
+        """Return the header that holds the key, or None without one."""
+        header: str | None = request.META.get("HTTP_AUTHORIZATION")
+        return header
+
     def authenticate_header(self, request: Request) -> str:
         """Return the challenge of a 401."""
         return 'Bearer realm="armarium"'
+
+
+class AuthKeyAuthentication(KeyAuthentication):
+    """`X-Auth-Key: <key>`, with or without `Bearer` before it."""
+
+    def header_of(self, request: Request) -> str | None:
+        """Return the header as `Authorization` would have it."""
+        header: str | None = request.META.get("HTTP_X_AUTH_KEY")
+        return header if header is None or " " in header else f"Bearer {header}"
+
+
+# How a key is sent to the Projects API; where both headers are, the first counts.
+OWN_AUTHENTICATION = [KeyAuthentication, AuthKeyAuthentication]
 
 
 def actor_for(key: str) -> Actor:

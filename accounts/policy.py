@@ -180,6 +180,47 @@ def require_account(actor: Actor, needed: Level, user: User) -> Level:
     return level
 
 
+@dataclass(frozen=True)
+class Reach:
+    """How far a request goes into what one account owns.
+
+    level: the highest on anything there; one project is reached with it, or all of them.
+    project_id: the only project that the key is for, None for all.
+    """
+
+    owner: User
+    level: Level
+    project_id: int | None = None
+
+    def require(self, needed: Level, what: str) -> None:
+        """Raise Forbidden where the key carries less than what is needed to do `what`."""
+        if self.level < needed:
+            raise Forbidden(f"{what} needs a key with the role {needed.word}; yours carries less.")
+
+    def require_all(self, what: str) -> None:
+        """Raise Forbidden for a key that is for one project only."""
+        if self.project_id is not None:
+            raise Forbidden(f"{what} needs a key that is not limited to one project.")
+
+
+def reach_of(actor: Actor, owner: User | None = None) -> Reach:
+    """Return how far the actor reaches into an account: its own, unless another one is named.
+
+    This is what `with_level` answers for owned things, without asking the database. Raises
+    Unauthenticated for anonymous actors, Forbidden for others' accounts and for the configured
+    admin key, which belongs to no account.
+    """
+    if actor.is_anonymous:
+        raise Unauthenticated("This needs an API key: send 'Authorization: Bearer <key>'.")
+    if owner is None and actor.user is None:
+        raise Forbidden("The configured admin key belongs to no account; use an account's own key.")
+    if owner is None or (actor.user is not None and actor.user.pk == owner.pk):
+        user = cast("User", actor.user)
+        project_id = None if actor.key is None else actor.key.project_id
+        return Reach(user, min(Level.OWNER, actor.cap), project_id)
+    return Reach(owner, require_account(actor, Level.ADMIN, owner))
+
+
 def require_admin(actor: Actor) -> None:
     """Raise Unauthenticated or Forbidden for anybody but an administrator."""
     if actor.is_anonymous:

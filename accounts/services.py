@@ -1,7 +1,7 @@
 """Makes, changes and deletes accounts and keys."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,6 +23,10 @@ from common.handles import RESERVED_ACCOUNTS, SYSTEM, check_handle
 FIRST_ADMINISTRATOR = "administrator"
 # `last_used_at` is a hint for people, not worth a write for each request.
 KEY_USE_RESOLUTION = timedelta(minutes=1)
+
+# What higher apps do, inside the transaction that holds the account's row lock, so that nothing is
+# added to what the account owns while it goes.
+before_account_deletion: list[Callable[[User], object]] = []
 
 
 @dataclass(frozen=True)
@@ -158,6 +162,8 @@ def delete_user(*, actor: Actor, handle: str) -> None:
     account_for(actor, Level.OWNER, handle)
     user = _locked(handle)
     _refuse_system(user)
+    for prepare in before_account_deletion:
+        prepare(user)
     try:
         with transaction.atomic():
             user.delete()

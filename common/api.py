@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from common import json
-from common.errors import Invalid, LengthRequired, UnsupportedMedia
+from common.errors import LengthRequired, Malformed, UnsupportedMedia
 from common.middleware import too_large
 from common.query import Query
 
@@ -44,8 +44,8 @@ def given(serializer: type[S], request: Request, *, partial: bool = False) -> di
     """Return the request's body as the serializer validates it.
 
     Fields that the serializer does not declare are ignored.
-    Raises Invalid, UnsupportedMedia, TooLarge or LengthRequired, or REST framework's
-    ValidationError for a body of the wrong shape.
+    Raises Invalid, Malformed, NotJson, UnsupportedMedia, TooLarge or LengthRequired, or REST
+    framework's ValidationError for a body of the wrong shape.
     """
     bound = serializer(data=read_object(request), partial=partial)
     bound.is_valid(raise_exception=True)
@@ -64,7 +64,7 @@ def read_body(request: Request) -> bytes:
     """Return the bytes of a JSON body, never more than the limit.
 
     Raises UnsupportedMedia for another media type, charset or content encoding, TooLarge,
-    LengthRequired without a length or chunks, and Invalid for one that ends early.
+    LengthRequired without a length or chunks, and Malformed for one that ends early.
     """
     _check_media_type(request)
     environ = request.META
@@ -73,7 +73,7 @@ def read_body(request: Request) -> bytes:
         raise UnsupportedMedia("Send the body with no other Transfer-Encoding than chunked.")
     chunked = transfer == "chunked"
     if chunked and environ.get("CONTENT_LENGTH"):
-        raise Invalid("Content-Length and Transfer-Encoding contradict each other.")
+        raise Malformed("Content-Length and Transfer-Encoding contradict each other.")
     if chunked:
         # Django takes a body without a length for an empty one, so read beneath it.
         return _read(environ["wsgi.input"], settings.MAX_BODY_BYTES)
@@ -82,7 +82,7 @@ def read_body(request: Request) -> bytes:
     length = int(environ["CONTENT_LENGTH"])
     content = _read(request._request, settings.MAX_BODY_BYTES)
     if len(content) != length:
-        raise Invalid("The request body ended before its Content-Length.")
+        raise Malformed("The request body ended before its Content-Length.")
     return content
 
 

@@ -1,11 +1,11 @@
-"""Trying again what only failed because somebody else was quicker."""
+"""What the database says when others are quicker: trying again, and naming what was violated."""
 
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
 
 import psycopg
-from django.db import OperationalError, connection
+from django.db import IntegrityError, OperationalError, connection
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 ATTEMPTS = 5
@@ -38,3 +38,9 @@ def _is_conflict(error: BaseException) -> bool:
     return isinstance(error, OperationalError) and isinstance(
         error.__cause__, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure
     )
+
+
+def violated(error: IntegrityError) -> str:
+    """Return the name of the constraint that a statement violated, "" where it is not known."""
+    cause = error.__cause__
+    return (cause.diag.constraint_name or "") if isinstance(cause, psycopg.Error) else ""

@@ -1,7 +1,8 @@
 """What domain code raises when the answer is no. One handler (`common.problems`) renders them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -10,10 +11,12 @@ class FieldError:
 
     location: where, as a dotted path such as ``body.embeddings[3].vector`` or ``query.limit``.
     message: a full sentence naming the problem and the way out.
+    code: the kind of problem, for programs, such as ``required`` or ``max_length``.
     """
 
     location: str
     message: str
+    code: str = "invalid"
 
 
 class DomainError(Exception):
@@ -21,15 +24,23 @@ class DomainError(Exception):
 
     detail: a sentence for a person; never SQL, a secret or another account's data.
     errors: the same per field, where there is more than one thing to say.
+    details: what a program wants to know beside the sentence, such as counts.
     """
 
     status = 500
     code = "internal-error"
 
-    def __init__(self, detail: str, *, errors: Sequence[FieldError] = ()) -> None:
+    def __init__(
+        self,
+        detail: str,
+        *,
+        errors: Sequence[FieldError] = (),
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(detail)
         self.detail = detail
         self.errors = tuple(errors)
+        self.details = dict(details or {})
 
 
 class Invalid(DomainError):
@@ -37,6 +48,14 @@ class Invalid(DomainError):
 
     status = 400
     code = "invalid-request"
+
+
+class Malformed(Invalid):
+    """What came is no request that any address could read."""
+
+
+class NotJson(Malformed):
+    """The body is not one JSON value in UTF-8."""
 
 
 class Unauthenticated(DomainError):
@@ -60,11 +79,29 @@ class NotFound(DomainError):
     code = "not-found"
 
 
+class ProjectNotFound(NotFound):
+    """A request's body names a project that its account does not have."""
+
+    code = "project-not-found"
+
+
 class Conflict(DomainError):
     """The request is fine, the present state is against it: it exists, or it is in use."""
 
     status = 409
     code = "conflict"
+
+
+class DefaultProjectProtected(Conflict):
+    """An owner's default project always exists, under its own name and owner."""
+
+    code = "default-project-protected"
+
+
+class ProjectNotEmpty(Conflict):
+    """The project still holds agents, users or files; `details` has how many of each."""
+
+    code = "project-not-empty"
 
 
 class LengthRequired(DomainError):

@@ -1,7 +1,8 @@
 """Serializer fields that take JSON at its word: no number from a string, no text from a number."""
 
 import re
-from typing import Any
+import unicodedata
+from typing import Any, ClassVar
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
@@ -38,6 +39,70 @@ class Text(serializers.CharField):
 )
 class Handle(Text):
     """The handle of something new. The rule is described here and checked by the domain."""
+
+
+class Printable(Text):
+    """A string of one line: no control characters."""
+
+    default_error_messages = {"control": "This may hold no control characters."}
+    allowed = ""
+
+    def to_internal_value(self, data: Any) -> str:
+        """Return the string."""
+        value = super().to_internal_value(data)
+        # Cc: C0, DEL and C1.
+        if any(unicodedata.category(each) == "Cc" and each not in self.allowed for each in value):
+            self.fail("control")
+        return value
+
+
+class PrintableLines(Printable):
+    """A string without control characters other than tab, carriage return and line feed."""
+
+    default_error_messages = {
+        "control": "This may hold no control characters but tab and line breaks."
+    }
+    allowed = "\t\r\n"
+
+
+@extend_schema_field({"type": "object", "additionalProperties": True})
+class JsonObject(serializers.Field[dict[str, Any], Any, Any, Any]):
+    """A JSON object, whatever it holds."""
+
+    default_error_messages = {
+        "invalid": "This must be a JSON object.",
+        "null": "This must be a JSON object, not null.",
+    }
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        """Return the object."""
+        if not isinstance(data, dict):
+            self.fail("invalid")
+        return dict(data)
+
+    def to_representation(self, value: Any) -> Any:
+        """Return it as it is."""
+        return value
+
+
+class NullsAsAbsent(serializers.Serializer[Any]):
+    """A body in which null means "not given" for some fields.
+
+    absent_when_null: their names.
+    absent_when_null_in_part: those of which it is true in a partial update only.
+    """
+
+    absent_when_null: ClassVar[frozenset[str]] = frozenset()
+    absent_when_null_in_part: ClassVar[frozenset[str]] = frozenset()
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return the values without such nulls."""
+        absent = self.absent_when_null
+        if self.partial:
+            absent |= self.absent_when_null_in_part
+        return super().to_internal_value(
+            {name: value for name, value in data.items() if value is not None or name not in absent}
+        )
 
 
 class Flag(serializers.BooleanField):
@@ -84,6 +149,20 @@ class QueryNumber(serializers.IntegerField):
         if not isinstance(data, str) or _digits.fullmatch(data) is None:
             self.fail("invalid")
         return int(data)
+
+
+@extend_schema_field({"type": "boolean"})
+class QueryFlag(serializers.ChoiceField):
+    """true or false in a query string."""
+
+    default_error_messages = {"invalid_choice": "This must be true or false."}
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(choices=["true", "false"], **options)
+
+    def to_internal_value(self, data: Any) -> Any:
+        """Return the boolean."""
+        return super().to_internal_value(data) == "true"
 
 
 class QueryDecimal(serializers.FloatField):

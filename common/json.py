@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import simdjson
 
-from common.errors import FieldError, Invalid
+from common.errors import FieldError, Invalid, NotJson
 
 MAX_DEPTH = 64
 MAX_VALUES = 100_000
@@ -46,19 +46,23 @@ def invalid(location: str, message: str) -> Invalid:
     return Invalid(f"{location}: {message}", errors=[FieldError(location, message)])
 
 
+def _not_json(message: str) -> NotJson:
+    return NotJson(f"body: {message}", errors=[FieldError("body", message)])
+
+
 def document(body: bytes) -> Any:
     """Return simdjson's view of the body: an Object, an Array or a plain scalar.
 
     The view is valid while it is referenced; numbers of arrays are not yet Python objects.
 
-    Raises Invalid for anything that is not one JSON value in UTF-8.
+    Raises NotJson for anything that is not one JSON value in UTF-8.
     """
     if not body.strip(b" \t\r\n"):
-        raise invalid("body", "The request needs a JSON body, and it is empty.")
+        raise _not_json("The request needs a JSON body, and it is empty.")
     try:
         return simdjson.Parser().parse(body)
     except (ValueError, RuntimeError) as error:
-        raise invalid("body", _syntax_problem(body)) from error
+        raise _not_json(_syntax_problem(body)) from error
 
 
 def parse(body: bytes, *, location: str = "body") -> Any:

@@ -7,7 +7,7 @@ from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from common import problems
-from common.errors import Invalid, NotFound, TooLarge
+from common.errors import DomainError, Malformed, NotFound, TooLarge
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
 
@@ -48,22 +48,27 @@ class RequestLimits:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        if "\x00" in request.path_info:
-            return problems.response(NotFound("There is nothing at this address."))
-        if request.path_info not in _WATCHED and not _is_served(request):
-            return problems.response(
-                Invalid(
-                    "The request's Host is not one this server serves; its administrator can add "
-                    "it to ARMARIUM_ALLOWED_HOSTS."
-                )
-            )
-        length = request.META.get("CONTENT_LENGTH") or "0"
-        if not (length.isascii() and length.isdigit()):
-            return problems.response(Invalid("Content-Length is not a number."))
-        # Python refuses to convert thousands of digits.
-        if len(length) > _LONGEST_LENGTH or int(length) > settings.MAX_BODY_BYTES:
-            return problems.response(too_large())
+        refusal = _refusal(request)
+        if refusal is not None:
+            return problems.response(refusal, request.path_info)
         return self.get_response(request)
+
+
+def _refusal(request: HttpRequest) -> DomainError | None:
+    if "\x00" in request.path_info:
+        return NotFound("There is nothing at this address.")
+    if request.path_info not in _WATCHED and not _is_served(request):
+        return Malformed(
+            "The request's Host is not one this server serves; its administrator can add it to "
+            "ARMARIUM_ALLOWED_HOSTS."
+        )
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    if not (length.isascii() and length.isdigit()):
+        return Malformed("Content-Length is not a number.")
+    # Python refuses to convert thousands of digits.
+    if len(length) > _LONGEST_LENGTH or int(length) > settings.MAX_BODY_BYTES:
+        return too_large()
+    return None
 
 
 def _is_served(request: HttpRequest) -> bool:

@@ -1,4 +1,7 @@
-"""Turns every exception into one answer: RFC 9457 `application/problem+json`."""
+"""Turns every exception into one answer: RFC 9457 `application/problem+json`.
+
+Addresses of the Projects API get the same in that API's own shape (`common.projects_api`).
+"""
 
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -16,12 +19,14 @@ from django.db import IntegrityError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, UnreadablePostError
 from rest_framework import exceptions as rest
 
+from common import projects_api
 from common.errors import (
     Conflict,
     DomainError,
     FieldError,
     Forbidden,
     Invalid,
+    Malformed,
     NotFound,
     TooLarge,
     Unauthenticated,
@@ -59,13 +64,22 @@ def body(error: DomainError) -> dict[str, Any]:
     }
     if error.errors:
         problem["errors"] = [
-            {
-                "location": _shortened(each.location, _MAXIMUM_LOCATION),
-                "message": _shortened(each.message, _MAXIMUM_MESSAGE),
-            }
-            for each in error.errors[:_MAXIMUM_ERRORS]
+            {"location": each.location, "message": each.message} for each in _fields(error)
         ]
+    if error.details:
+        problem["details"] = error.details
     return problem
+
+
+def _fields(error: DomainError) -> list[FieldError]:
+    return [
+        FieldError(
+            _shortened(each.location, _MAXIMUM_LOCATION),
+            _shortened(each.message, _MAXIMUM_MESSAGE),
+            each.code,
+        )
+        for each in error.errors[:_MAXIMUM_ERRORS]
+    ]
 
 
 def _shortened(text: str, limit: int) -> str:
@@ -81,8 +95,19 @@ def headers(error: DomainError) -> dict[str, str]:
     return {}
 
 
-def response(error: DomainError) -> HttpResponse:
-    """Return the answer for an error met outside of a view."""
+def response(error: DomainError, path: str) -> HttpResponse:
+    """Return the answer for an error.
+
+    path: the address that was asked for; it decides on the shape of the body.
+    """
+    if projects_api.serves(path):
+        message = _shortened(error.detail, _MAXIMUM_DETAIL)
+        return HttpResponse(
+            orjson.dumps(projects_api.body(error, message=message, fields=_fields(error))),
+            status=projects_api.status_of(error),
+            content_type="application/json",
+            headers={**headers(error), **projects_api.headers(error)},
+        )
     return HttpResponse(
         orjson.dumps(body(error)),
         status=error.status,
@@ -97,7 +122,8 @@ def answer(exception: Exception, context: Mapping[str, Any]) -> HttpResponse:
     if error is None:
         log.error("unexpected_error", exc_info=exception)
         error = DomainError("Something went wrong on our side; the log has the details.")
-    return response(error)
+    request = context.get("request")
+    return response(error, "" if request is None else request.path_info)
 
 
 def as_domain_error(exception: Exception) -> DomainError | None:
@@ -116,7 +142,7 @@ def as_domain_error(exception: Exception) -> DomainError | None:
         case rest.UnsupportedMediaType():
             return UnsupportedMedia(str(exception.detail))
         case rest.ParseError():
-            return Invalid(str(exception.detail))
+            return Malformed(str(exception.detail))
         case rest.PermissionDenied() | PermissionDenied():
             return Forbidden("Your account may not do this.")
         case rest.NotFound() | Http404():
@@ -124,9 +150,9 @@ def as_domain_error(exception: Exception) -> DomainError | None:
         case RequestDataTooBig():
             return TooLarge("The request body is too large.")
         case SuspiciousOperation():
-            return Invalid("The request is malformed.")
+            return Malformed("The request is malformed.")
         case UnreadablePostError():
-            return Invalid("The connection broke before the whole request body had arrived.")
+            return Malformed("The connection broke before the whole request body had arrived.")
         case OperationalError() | InterfaceError():
             log.warning("database_unavailable", error=type(exception.__cause__).__name__)
             return Unavailable("The database did not answer in time; try again in a moment.")
@@ -155,28 +181,35 @@ def _field_errors(detail: Any, location: str) -> Iterator[FieldError]:
             yield from _field_errors(value, f"{location}[{index}]")
     elif isinstance(detail, list):
         for message in detail:
-            yield FieldError(location, str(message))
+            yield FieldError(location, str(message), _code(message))
     else:
-        yield FieldError(location, str(detail))
+        yield FieldError(location, str(detail), _code(detail))
+
+
+def _code(message: Any) -> str:
+    return str(getattr(message, "code", "") or "invalid")
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer an address that no route has (Django's handler404)."""
-    return response(NotFound("There is nothing at this address; /docs lists what there is."))
+    refusal = NotFound("There is nothing at this address; /docs lists what there is.")
+    return response(refusal, request.path_info)
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer a request that Django itself refused (handler400)."""
     if isinstance(exception, RequestDataTooBig):
-        return response(TooLarge("The request body is too large."))
-    return response(Invalid("The request is malformed, or its Host is not one we serve."))
+        return response(TooLarge("The request body is too large."), request.path_info)
+    refusal = Malformed("The request is malformed, or its Host is not one we serve.")
+    return response(refusal, request.path_info)
 
 
 def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponse:
     """Answer a refusal outside of the API (handler403)."""
-    return response(Forbidden("Your account may not do this."))
+    return response(Forbidden("Your account may not do this."), request.path_info)
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
     """Answer an unexpected error outside of the API (handler500)."""
-    return response(DomainError("Something went wrong on our side; the log has the details."))
+    refusal = DomainError("Something went wrong on our side; the log has the details.")
+    return response(refusal, request.path_info)

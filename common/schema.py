@@ -6,9 +6,17 @@ from typing import Any, TypeVar
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.utils import OpenApiExample, OpenApiResponse, extend_schema
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import (
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema,
+    extend_schema_field,
+)
 from rest_framework import serializers
 
+from common import metadata_filter, projects_api
 from common.problems import CONTENT_TYPE
 from common.query import Query
 
@@ -24,6 +32,7 @@ _WITH_BODY = (
 _MEANING = {
     200: "Done.",
     201: "Created.",
+    202: "Deleted.",
     204: "Done; there is nothing to return.",
     400: "The request is malformed, or a value or parameter is wrong.",
     401: "The key is missing, malformed, unknown, expired or revoked.",
@@ -36,12 +45,22 @@ _MEANING = {
     422: "The metadata schema cannot be used.",
     503: "The database did not answer in time; try again.",
 }
+# Where the Projects API means something else.
+_OWN_MEANING = {
+    **_MEANING,
+    400: "The body is not JSON, or the request is malformed.",
+    403: "The key is valid, but carries less than this needs.",
+    404: "There is nothing of this id, or no project of this name, among what the key reaches.",
+    409: "The canonical name is taken, the default project is protected, or the project not empty.",
+    422: "A value or parameter is wrong; `details` names each.",
+}
 # What the parts of an address mean, and an example of each.
 _ADDRESS = {
     "owner": ("The handle of the account that owns it.", "alice"),
     "project": ("The project's handle.", "letters"),
     "handle": ("Its own handle.", "my-openai"),
     "user": ("An account's handle.", "bob"),
+    "id": ("Its id.", "0198b5a4-2f6e-7cc1-9d53-6f0d4f9d2b10"),
     "standard": ("The API standard's handle.", "openai"),
     "text_id": (
         "The id of the text, percent-encoded: a slash in it may stay, or be sent as `%2F`.",
@@ -64,8 +83,49 @@ class Problem(serializers.Serializer[Any]):
     title = serializers.CharField(help_text="The reason phrase of the status.")
     status = serializers.IntegerField()
     detail = serializers.CharField(help_text="What is wrong and the way out, in a sentence.")
+    details = serializers.DictField(
+        required=False, help_text="What programs want to know beside the sentence, such as counts."
+    )
     # The name is RFC 9457's custom; the serializer's own `errors` is not needed to describe.
     errors = FieldProblem(many=True, required=False)  # type: ignore[assignment]
+
+
+@extend_schema_field(
+    {
+        "oneOf": [
+            {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "properties": {
+                        "loc": {"type": "string", "description": "Such as `metadata.team`."},
+                        "msg": {"type": "string"},
+                        "type": {"type": "string", "description": "Such as `required`."},
+                    },
+                    "required": ["loc", "msg", "type"],
+                },
+            },
+            {"type": "object", "additionalProperties": True},
+        ]
+    }
+)
+class ErrorDetails(serializers.Field[Any, Any, Any, Any]):
+    """What is wrong with each value; for other refusals, counts and the like."""
+
+
+class Error(serializers.Serializer[Any]):
+    """A refusal of the Projects API."""
+
+    message = serializers.CharField(help_text="What is wrong and the way out, in a sentence.")
+    code = serializers.CharField(help_text="A stable name of the kind of refusal.")
+    type = serializers.CharField(help_text="The family of refusals it belongs to.")
+    details = ErrorDetails(required=False)
+
+
+class ErrorOut(serializers.Serializer[Any]):
+    """The body of every refusal of the Projects API."""
+
+    error = Error()
 
 
 class Message(serializers.Serializer[Any]):
@@ -92,6 +152,18 @@ class BearerKey(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call
     def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
         """Return the security scheme."""
         return {"type": "http", "scheme": "bearer", "description": "An API key."}
+
+
+class AuthKey(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """Describes the other way, which the Projects API takes too."""
+
+    target_class = "accounts.authentication.AuthKeyAuthentication"
+    name = "authKey"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, Any]:
+        """Return the security scheme."""
+        header = {"type": "apiKey", "in": "header", "name": "X-Auth-Key"}
+        return {**header, "description": "The same key; for the Projects API only."}
 
 
 class Schema(AutoSchema):
@@ -122,6 +194,8 @@ class Schema(AutoSchema):
                 "example": example,
                 "schema": {"type": "string", "minLength": 1},
             }
+            if parameter["name"] == "id":
+                parameter["schema"] = {"type": "string", "format": "uuid"}
         return parameters
 
 
@@ -167,6 +241,61 @@ def operation(
     )
 
 
+METADATA_FILTER = OpenApiParameter(
+    metadata_filter.PARAMETER,
+    OpenApiTypes.STR,
+    description=(
+        "Only entries whose metadata contains this JSON object. Or one parameter a value, with "
+        "dots between keys: `metadata_filter.team.lead=x`. A value matches the same text and the "
+        "JSON scalar it spells; a parameter given several times, an array with all the values."
+    ),
+    examples=[
+        OpenApiExample("An object", value='{"team": "research"}'),
+    ],
+)
+
+
+def own_operation(
+    summary: str,
+    *,
+    name: str,
+    tag: str,
+    answers: Mapping[int, Any],
+    request: Any = None,
+    query: type[Query] | None = None,
+    by_metadata: bool = False,
+    errors: Sequence[int] = (),
+    description: str = "",
+    examples: Sequence[OpenApiExample] = (),
+) -> Callable[[F], F]:
+    """Describe a method of a view of the Projects API; the arguments are those of `operation`.
+
+    by_metadata: whether a list takes `metadata_filter`.
+    """
+    statuses = {*_ALWAYS, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, *errors}
+    statuses.add(HTTPStatus.UNPROCESSABLE_ENTITY)
+    if request is not None:
+        statuses |= set(_WITH_BODY)
+    responses: dict[Any, Any] = {
+        status: OpenApiResponse(shape, _OWN_MEANING[status]) for status, shape in answers.items()
+    }
+    for status in sorted(statuses):
+        responses[int(status)] = OpenApiResponse(ErrorOut, _OWN_MEANING[int(status)])
+    parameters: list[Any] = [query] if query is not None else []
+    if by_metadata:
+        parameters.append(METADATA_FILTER)
+    return extend_schema(
+        summary=summary,
+        description=description or None,
+        operation_id=name,
+        tags=[tag],
+        request=request,
+        parameters=parameters or None,
+        responses=responses,
+        examples=list(examples) or None,
+    )
+
+
 def body_example(name: str, value: Any) -> OpenApiExample:
     """Return an example of a request body."""
     return OpenApiExample(name, value=value, request_only=True)
@@ -188,9 +317,13 @@ def document_problems(
     result: dict[str, Any], generator: Any, request: Any, public: bool
 ) -> dict[str, Any]:
     """Give every operation the headers that its refusals carry (a spectacular hook)."""
-    for path in result["paths"].values():
+    for address, path in result["paths"].items():
         for described in path.values():
             responses = described.get("responses", {})
+            if "409" in responses and projects_api.serves(address):
+                responses["409"]["headers"] = {
+                    "x-should-retry": {"schema": {"type": "string", "enum": ["false"]}}
+                }
             if "security" not in described:
                 # Nobody looks at a key here.
                 responses.pop("401", None)

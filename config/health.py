@@ -20,7 +20,9 @@ def _only_reading(view: _View) -> _View:
     def checked(request: HttpRequest) -> HttpResponseBase:
         if request.method in ("GET", "HEAD"):
             return view(request)
-        refusal = problems.response(problems.MethodNotServed("Only GET and HEAD are served here."))
+        refusal = problems.response(
+            problems.MethodNotServed("Only GET and HEAD are served here."), request.path_info
+        )
         refusal.headers["Allow"] = "GET, HEAD"
         return refusal
 
@@ -44,7 +46,7 @@ def readyz(request: HttpRequest) -> HttpResponse:
         connection.close()
         reason = "The database does not answer yet; it may be starting or recovering."
     if reason is not None:
-        return problems.response(Unavailable(reason))
+        return problems.response(Unavailable(reason), request.path_info)
     return JsonResponse({"status": "ready"}, headers={"Cache-Control": "no-store"})
 
 

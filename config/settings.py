@@ -86,6 +86,7 @@ CONTENT_SECURITY_POLICY = {
 # --- Applications ---------------------------------------------------------------------------------
 INSTALLED_APPS = [
     "config",
+    "resources",
     "embeddings",
     "projects",
     "llm_services",
@@ -192,6 +193,26 @@ REST_FRAMEWORK = {
 }
 # The API refuses to wipe everything unless an administrator of the machine allows it here.
 ALLOW_RESET = env.flag("ARMARIUM_ALLOW_RESET", default=False)
+_TAGS = {
+    "Server": [("Server", "What this is.")],
+    "Embeddings API (/v1)": [
+        ("Users", "Accounts. Their keys are shown once, when made."),
+        ("Projects", "What holds embeddings, and is shared as a whole."),
+        ("Embeddings", "Vectors, with their text and metadata."),
+        ("Similarity search", "By a vector, or by a stored text."),
+        ("Sharing", "Readers, editors, and a new owner for a project."),
+        ("LLM services", "The models that make an owner's vectors."),
+        ("LLM service definitions", "Templates of LLM services."),
+        ("API standards", "Protocols that LLM services speak."),
+        ("Administration", "For administrators."),
+    ],
+    "Projects API": [
+        ("Own projects", "The same projects, as the account that owns them groups its work."),
+        ("Agents", "What models are told to be. Each is in one project."),
+        ("End users", "Who talks to agents; not accounts of this server."),
+        ("Files", "Files with their content, each in one project."),
+    ],
+}
 SPECTACULAR_SETTINGS = {
     "TITLE": "Armarium",
     "VERSION": VERSION,
@@ -199,21 +220,21 @@ SPECTACULAR_SETTINGS = {
         "A self-hosted home for embeddings. Owners keep projects; a project holds embeddings "
         "(vector, text, metadata) made by one LLM service instance, is shared with readers and "
         "editors, and is searched by similarity.\n\n"
-        "Send `Authorization: Bearer <key>`; public projects can be read and searched without."
+        "Send `Authorization: Bearer <key>`; public projects can be read and searched without.\n\n"
+        "The Projects API (`/projects`, `/agents`, `/users`, `/files`) groups agents, end users "
+        "and files by the same projects. It shows what the key's account owns, and has error "
+        "bodies of its own."
     ),
     "LICENSE": {"name": "MIT"},
     "TAGS": [
-        {"name": "Server", "description": "What this is."},
-        {"name": "Users", "description": "Accounts. Their keys are shown once, when made."},
-        {"name": "Projects", "description": "What holds embeddings, and is shared as a whole."},
-        {"name": "Embeddings", "description": "Vectors, with their text and metadata."},
-        {"name": "Similarity search", "description": "By a vector, or by a stored text."},
-        {"name": "Sharing", "description": "Readers, editors, and a new owner for a project."},
-        {"name": "LLM services", "description": "The models that make an owner's vectors."},
-        {"name": "LLM service definitions", "description": "Templates of LLM services."},
-        {"name": "API standards", "description": "Protocols that LLM services speak."},
-        {"name": "Administration", "description": "For administrators."},
+        {"name": name, "description": text} for group in _TAGS.values() for name, text in group
     ],
+    # What readers of the document that know groups show above the tags.
+    "EXTENSIONS_ROOT": {
+        "x-tagGroups": [
+            {"name": group, "tags": [name for name, _ in tags]} for group, tags in _TAGS.items()
+        ]
+    },
     "COMPONENT_SPLIT_REQUEST": True,
     "ENUM_NAME_OVERRIDES": {"RoleEnum": "accounts.models.Role"},
     "PREPROCESSING_HOOKS": ["common.schema.without_aliases"],
@@ -231,6 +252,18 @@ STATIC_URL = "/static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
+# What people upload. Nothing in it is ever served as a file from our own address.
+STORAGES = {
+    "default": {
+        "BACKEND": "resources.storage.DurableFileSystemStorage",
+        "OPTIONS": {
+            "location": DATA_DIR / "files",
+            "file_permissions_mode": 0o600,
+            "directory_permissions_mode": 0o700,
+        },
+    },
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+}
 
 # --- Logs -----------------------------------------------------------------------------------------
 LOGGING = logging_settings(

@@ -12,7 +12,9 @@ from config.manifest import Manifest
 from embeddings.api.urls import urlpatterns as embeddings
 from llm_services.api.urls import aliases as llm_service_aliases
 from llm_services.api.urls import urlpatterns as llm_services
+from projects.api.own_urls import urlpatterns as own_projects
 from projects.api.urls import urlpatterns as projects
+from resources.api.urls import urlpatterns as resources
 
 v1: list[URLPattern | URLResolver] = [
     *accounts,
@@ -21,6 +23,8 @@ v1: list[URLPattern | URLResolver] = [
     *projects,
     *embeddings,
 ]
+# The Projects API stands at the root: its clients join their base address and such paths.
+projects_api: list[URLPattern | URLResolver] = [*own_projects, *resources]
 
 
 def to_admin(request: HttpRequest) -> HttpResponsePermanentRedirect:
@@ -32,6 +36,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", RedirectView.as_view(pattern_name="docs")),
     path("v1", Manifest.as_view()),
     path("v1/", include(v1)),
+    *projects_api,
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("openapi.json", Document.as_view(), name="openapi"),

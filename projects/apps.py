@@ -14,9 +14,12 @@ class ProjectsConfig(AppConfig):
         """Give new accounts their default project; tell accounts which projects they reach."""
         from accounts.models import User
         from accounts.selectors import reached_by
+        from accounts.services import before_account_deletion
         from projects.selectors import projects_reached_by
+        from projects.services import hold_projects_of
 
         reached_by["projects"] = projects_reached_by
+        before_account_deletion.append(hold_projects_of)
         # A signal, because accounts are also made where no service of ours is called: Django's
         # own createsuperuser, for one.
         post_save.connect(_welcome, sender=User)

@@ -26,3 +26,13 @@ def ensure_default_project(user: User) -> None:
         ],
         ignore_conflicts=True,
     )
+
+
+def default_project_of(user: User) -> Project:
+    """Return the account's default project, which is made if the account predates such projects."""
+    rows = Project.objects.select_related("owner").filter(owner=user, is_default=True)
+    found = rows.first()
+    if found is None:
+        ensure_default_project(user)
+        found = rows.get()
+    return found

@@ -1,5 +1,6 @@
 """Projects: the unit that is owned, shared, published and transferred."""
 
+from django.contrib.postgres.indexes import GinIndex, OpClass
 from django.db import models
 from django.db.models.functions import Lower
 
@@ -17,7 +18,8 @@ class Project(Owned):
     `id` and `handle` address it in `/v1`, `uuid` in the Projects API; it is one row for both.
     """
 
-    uuid = models.UUIDField(unique=True, default=uuid7, editable=False)
+    # An owner may choose it, so two owners may have chosen the same.
+    uuid = models.UUIDField(default=uuid7, editable=False)
     handle = models.CharField(max_length=255)
     name = models.CharField(max_length=255, blank=True, default="")
     description = models.CharField(max_length=255, blank=True, default="")
@@ -30,8 +32,16 @@ class Project(Owned):
 
     class Meta:
         ordering = ["owner__handle", "handle"]
+        indexes = [
+            models.Index(fields=["owner", "created_at", "uuid"], name="project_by_creation"),
+            models.Index(fields=["owner", "updated_at", "uuid"], name="project_by_change"),
+            GinIndex(OpClass("metadata", name="jsonb_path_ops"), name="project_metadata"),
+        ]
         constraints = [
             models.UniqueConstraint("owner", Lower("handle"), name="project_handle_per_owner"),
+            models.UniqueConstraint(fields=["owner", "uuid"], name="project_uuid_per_owner"),
+            # What a project groups refers to both, so that its owner is the project's (resources).
+            models.UniqueConstraint(fields=["id", "owner"], name="project_with_its_owner"),
             models.UniqueConstraint(
                 fields=["owner"], condition=models.Q(is_default=True), name="project_one_default"
             ),

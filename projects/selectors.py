@@ -2,16 +2,30 @@
 
 from dataclasses import dataclass
 from typing import Any, cast
+from uuid import UUID
 
 from django.db import connection
-from django.db.models import Count, OuterRef, Q, QuerySet, Subquery
-from django.db.models.functions import Coalesce
+from django.db.models import CharField, Count, OuterRef, Q, QuerySet, Subquery, Value
+from django.db.models.functions import Coalesce, Lower
 
 from accounts.models import User
-from accounts.policy import Actor, Level, account_level, fetch, level_of, scope, with_level
+from accounts.policy import (
+    Actor,
+    Level,
+    Reach,
+    account_level,
+    fetch,
+    level_of,
+    reach_of,
+    scope,
+    with_level,
+)
 from accounts.selectors import user_named
-from common.errors import NotFound
+from common.errors import FieldError, NotFound, ProjectNotFound
+from projects.default_project import default_project_of, ensure_default_project
 from projects.models import Project, ProjectShare
+
+CharField.register_lookup(Lower)
 
 
 def _projects() -> QuerySet[Project]:
@@ -36,8 +50,67 @@ def projects_of(actor: Actor, owner: str) -> QuerySet[Project]:
     user = user_named(owner)
     rows = _projects().filter(owner=user)
     if account_level(actor, user) >= Level.READER and not actor.is_capped:
+        ensure_default_project(user)
         return with_level(actor, rows).order_by("handle")
     return scope(actor, Level.READER, rows).order_by("handle")
+
+
+# --- What the Projects API shows: what an account owns --------------------------------------------
+def _within(reach: Reach) -> QuerySet[Project]:
+    rows = Project.objects.select_related("owner").filter(owner=reach.owner)
+    return rows if reach.project_id is None else rows.filter(pk=reach.project_id)
+
+
+def own_projects(actor: Actor) -> QuerySet[Project]:
+    """Return the projects of the actor's account, as far as the key reaches.
+
+    Raises as `policy.reach_of`.
+    """
+    reach = reach_of(actor)
+    if reach.project_id is None:
+        ensure_default_project(reach.owner)
+    return _within(reach)
+
+
+def own_project(actor: Actor, uuid: UUID, needed: Level = Level.READER) -> Project:
+    """Return a project of the actor's account by its id; raise NotFound for any other.
+
+    Raises as `policy.reach_of` besides, and Forbidden where the key carries less than `needed`.
+    """
+    reach = reach_of(actor)
+    project = _within(reach).filter(uuid=uuid).first()
+    if project is None:
+        raise NotFound(f"Project '{uuid}' does not exist.")
+    reach.require(needed, "Changing a project")
+    return project
+
+
+def named_project(reach: Reach, name: str | None) -> Project:
+    """Return the project that a request's `project` names, whatever the case of its letters.
+
+    None stands for the account's default project, or for the one project that the key is for.
+    Raises ProjectNotFound for any that the key does not reach.
+    """
+    if name is None and reach.project_id is None:
+        return default_project_of(reach.owner)
+    rows = _within(reach)
+    if name is not None:
+        rows = rows.filter(has_name(name))
+    project = rows.first()
+    if project is None:
+        shown = "of this key" if name is None else f"'{name[:60]}'"
+        message = f"The project {shown} does not exist; name one of your own projects."
+        raise ProjectNotFound(message, errors=[FieldError("body.project", message, "not_found")])
+    return project
+
+
+def has_name(name: str, *, of: str = "") -> Q:
+    """Return the condition that a project has a canonical name, whatever the case of its letters.
+
+    of: the lookup that leads to the project, such as ``project__``.
+    """
+    # As the unique index has it; `iexact` would compare in upper case and read every row.
+    return Q(**{f"{of}handle__lower": Lower(Value(name))})
 
 
 def projects_reached_by(user: User) -> list[dict[str, str]]:
@@ -117,15 +190,7 @@ def _locked_row(project: Project) -> tuple[int, int, str] | None:
         return cast("tuple[int, int, str] | None", cursor.fetchone())
 
 
-def wait_for_uploads(owner: str, handle: str) -> None:
+def wait_for_uploads(project: Project) -> None:
     """Let running uploads to the project end, and new ones wait for the transaction's end."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT pg_advisory_xact_lock(project.id)
-            FROM projects_project project
-            JOIN accounts_user owner ON owner.id = project.owner_id
-            WHERE owner.handle = %s AND project.handle = %s
-            """,
-            [owner, handle],
-        )
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [project.pk])

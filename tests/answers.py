@@ -14,7 +14,7 @@ from accounts import keys
 from tests.factories import Answer
 
 LONGEST_REFUSAL = 64 * 1024
-_APPS = ("accounts", "llm_services", "projects", "embeddings")
+_APPS = ("accounts", "llm_services", "projects", "embeddings", "resources")
 # What nobody outside may read in a refusal.
 _INSIDES = re.compile(rb"Traceback|psycopg|SELECT |INSERT |django|site-packages|\.py\b")
 

@@ -8,9 +8,10 @@ from rest_framework import serializers
 from accounts.models import Role
 from accounts.policy import Level, level_of
 from common.fields import Choice, Flag, Handle, Text, WholeNumber
+from common.query import Query
 from common.schema import ListOut
 from projects.models import Project
-from projects.services import EVERYBODY, Grant, grants_of
+from projects.services import EVERYBODY, Grant, OnResources, grants_of
 
 MAXIMUM_ID = 2**63 - 1
 
@@ -160,6 +161,26 @@ class ProjectsOut(ListOut):
     """A page of projects."""
 
     projects = ProjectInListOut(many=True)
+
+
+class OnResourcesIn(Choice):
+    """What becomes of a project's resources."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(choices=OnResources.choices, **options)
+
+    def to_internal_value(self, data: Any) -> OnResources:
+        """Return the member that the word names."""
+        return OnResources(super().to_internal_value(data))
+
+
+class Deletion(Query):
+    """How a project is to be deleted."""
+
+    on_resources = OnResourcesIn(
+        default=OnResources.RESTRICT,
+        help_text="What becomes of the agents, users and files in it.",
+    )
 
 
 class ProjectShareIn(serializers.Serializer[Any]):

@@ -15,6 +15,7 @@ from common.query import Paging
 from common.schema import Message, body_example, operation, without_field
 from projects import selectors, services
 from projects.api.serializers import (
+    Deletion,
     GrantOut,
     NewProjectIn,
     ProjectIn,
@@ -94,6 +95,7 @@ class OneProject(Resource):
 
     # The policy decides who may read: the project may be public.
     permission_classes = [PublicReading]
+    queries = {"delete": Deletion}
 
     @operation(
         "Get a project", name="get_project", tag=TAG, answers={200: ProjectOut}, errors=[404]
@@ -149,10 +151,15 @@ class OneProject(Resource):
         tag=TAG,
         answers={200: Message},
         errors=[404, 409],
+        query=Deletion,
+        description=(
+            "Embeddings, grants and keys of the project go with it. While it holds agents, users "
+            "or files it is refused, unless `on_resources` says what becomes of them."
+        ),
     )
     def delete(self, request: Request, owner: str, project: str) -> Response:
         """Delete a project with its embeddings, grants and keys."""
-        services.delete_project(actor=actor_of(request), owner=owner, handle=project)
+        services.delete_project(actor=actor_of(request), owner=owner, handle=project, **self.query)
         return Response({"message": f"Project '{owner}/{project}' deleted."})
 
 

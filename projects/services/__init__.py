@@ -1,12 +1,22 @@
 """Makes, changes, shares, transfers and deletes projects."""
 
+from projects.services._locking import hold_projects_of
 from projects.services._managing import (
+    OnResources,
+    before_deletion,
     before_instance_change,
     create_project,
     delete_project,
     replace_project,
     transfer_project,
     update_project,
+)
+from projects.services._own import (
+    create_or_replace_own_project,
+    create_own_project,
+    delete_own_project,
+    replace_own_project,
+    update_own_project,
 )
 from projects.services._sharing import (
     EVERYBODY,
@@ -19,13 +29,21 @@ from projects.services._sharing import (
 __all__ = [
     "EVERYBODY",
     "Grant",
+    "OnResources",
+    "before_deletion",
     "before_instance_change",
+    "create_or_replace_own_project",
+    "create_own_project",
     "create_project",
+    "delete_own_project",
     "delete_project",
     "grants_of",
+    "hold_projects_of",
+    "replace_own_project",
     "replace_project",
     "share_project",
     "transfer_project",
     "unshare_project",
+    "update_own_project",
     "update_project",
 ]

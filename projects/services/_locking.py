@@ -1,17 +1,37 @@
-"""Holds a project as it is while it is changed."""
+"""Holds projects as they are while they are changed."""
 
+from django.db import connection
+
+from accounts.models import User
+from common.errors import NotFound
 from projects.models import Project
 from projects.selectors import wait_for_uploads
 
 
-def locked(owner: str, handle: str, *, stops_uploads: bool = False) -> Project | None:
-    """Return the project with its row locked against other changes, or None.
+def locked(project: Project, *, stops_uploads: bool = False) -> Project | None:
+    """Return the project as it is now, its row locked against other changes.
 
+    None where it went away or to another owner since it was read.
     stops_uploads: whether the change is one that no upload may overlap.
     """
     if stops_uploads:
-        wait_for_uploads(owner, handle)
+        wait_for_uploads(project)
     rows = Project.objects.select_for_update(of=("self",), no_key=not stops_uploads)
-    return (
-        rows.select_related("owner", "instance").filter(owner__handle=owner, handle=handle).first()
-    )
+    rows = rows.select_related("owner", "instance", "instance__owner")
+    return rows.filter(pk=project.pk, owner=project.owner_id).first()
+
+
+def held(project: Project, *, stops_uploads: bool = False) -> Project:
+    """Return the project as `locked` does; raise NotFound where its address leads nowhere now."""
+    found = locked(project, stops_uploads=stops_uploads)
+    if found is None or found.handle != project.handle:
+        raise NotFound(f"Project '{project}' does not exist.")
+    return found
+
+
+def hold_projects_of(user: User) -> None:
+    """Let nobody add anything to the account's projects until the transaction ends."""
+    rows = "FROM projects_project WHERE owner_id = %s ORDER BY id"
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT pg_advisory_xact_lock(id) {rows}", [user.pk])
+        cursor.execute(f"SELECT id {rows} FOR UPDATE", [user.pk])

@@ -4,11 +4,20 @@ from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from django.db import IntegrityError, transaction
+from django.db.models import TextChoices
 
 from accounts.models import User
-from accounts.policy import Actor, Level, require_account
+from accounts.policy import Actor, Level, reach_of, require_account
 from accounts.selectors import user_named
-from common.errors import Conflict, FieldError, Invalid, NotFound, Unprocessable
+from common.database import violated
+from common.errors import (
+    Conflict,
+    DefaultProjectProtected,
+    FieldError,
+    Invalid,
+    NotFound,
+    Unprocessable,
+)
 from common.handles import check_handle
 from llm_services.models import Instance
 from llm_services.selectors import usable_instance, usable_instance_by_id
@@ -16,11 +25,22 @@ from projects.default_project import ensure_default_project
 from projects.metadata import InvalidSchema, check_schema
 from projects.models import Project, ProjectShare
 from projects.selectors import project_for
-from projects.services._locking import locked
+from projects.services._locking import held, locked
 from projects.services._sharing import fill_public, replace_shares
 
 # What higher apps do inside the transaction that holds the project's row lock.
 before_instance_change: list[Callable[[Project, Instance], object]] = []
+
+
+class OnResources(TextChoices):
+    """What becomes of a project's agents, users and files when it is deleted."""
+
+    RESTRICT = "restrict", "Refuse to delete the project while it holds any"
+    MOVE = "move", "Move them to the owner's default project"
+    DELETE = "delete", "Delete them, too"
+
+
+before_deletion: list[Callable[[Project, OnResources], object]] = []
 
 
 @transaction.atomic
@@ -62,11 +82,12 @@ def replace_project(
     user = user_named(owner)
     if Project.objects.filter(owner=user, handle=handle).exists():
         # As for changing it: a key for this project alone may replace it, but create none.
-        project_for(actor, Level.OWNER, owner=owner, handle=handle)
+        found = project_for(actor, Level.OWNER, owner=owner, handle=handle)
+        project = locked(found, stops_uploads=True)
     else:
         require_account(actor, Level.OWNER, user)
-    project = locked(owner, handle, stops_uploads=True)
-    if project is None:
+        project = None
+    if project is None or project.handle != handle:
         created = create_project(actor=actor, owner=owner, handle=handle, values=values)
         return created, True
     defaults: dict[str, Any] = {"description": "", "metadataScheme": None}
@@ -83,11 +104,9 @@ def replace_project(
 @transaction.atomic
 def update_project(*, actor: Actor, owner: str, handle: str, changes: Mapping[str, Any]) -> Project:
     """Change some settings; raise as `policy.fetch`, Invalid, Unprocessable or Conflict."""
-    project_for(actor, Level.OWNER, owner=owner, handle=handle)
+    found = project_for(actor, Level.OWNER, owner=owner, handle=handle)
     rules = {"metadataScheme", "instance_owner", "instance_handle", "instance_id"}
-    project = locked(owner, handle, stops_uploads=not rules.isdisjoint(changes))
-    if project is None:
-        raise NotFound(f"Project '{owner}/{handle}' does not exist.")
+    project = held(found, stops_uploads=not rules.isdisjoint(changes))
     if "shared_with" in changes and changes["shared_with"] is None:
         changes = {**changes, "shared_with": []}
     _apply(project, changes, _named_instance(project.owner, changes, project=project))
@@ -95,17 +114,34 @@ def update_project(*, actor: Actor, owner: str, handle: str, changes: Mapping[st
 
 
 @transaction.atomic
-def delete_project(*, actor: Actor, owner: str, handle: str) -> None:
+def delete_project(
+    *,
+    actor: Actor,
+    owner: str,
+    handle: str,
+    on_resources: OnResources = OnResources.RESTRICT,
+) -> None:
     """Delete a project with its embeddings, grants and keys.
 
-    Raises Conflict for the default project, which cannot be deleted.
+    on_resources: what becomes of the agents, users and files in it.
+    Raises DefaultProjectProtected for the default project, and ProjectNotEmpty.
     """
-    project_for(actor, Level.OWNER, owner=owner, handle=handle)
-    project = locked(owner, handle, stops_uploads=True)
-    if project is None:
-        raise NotFound(f"Project '{owner}/{handle}' does not exist.")
+    found = project_for(actor, Level.OWNER, owner=owner, handle=handle)
+    remove(actor, held(found, stops_uploads=True), on_resources)
+
+
+def remove(actor: Actor, project: Project, on_resources: OnResources) -> None:
+    """Delete a project that `held` returned for a change that stops uploads.
+
+    Raises as `delete_project`, and Forbidden for a key that is for this project only and would
+    move resources to another one.
+    """
+    if on_resources is OnResources.MOVE:
+        reach_of(actor, project.owner).require_all("Moving resources to another project")
     if project.is_default:
-        raise Conflict("The default project cannot be deleted.")
+        raise DefaultProjectProtected("The default project cannot be deleted.")
+    for ask in before_deletion:
+        ask(project, on_resources)
     project.delete()
 
 
@@ -113,12 +149,12 @@ def delete_project(*, actor: Actor, owner: str, handle: str) -> None:
 def transfer_project(*, actor: Actor, owner: str, handle: str, new_owner: str) -> Project:
     """Give a project to another account; return it under its new owner.
 
-    Every grant stays except one to the new owner; the old owner has no access left. The instance
-    stays too, even if the new owner could not choose it.
+    Its agents, users and files go with it. Every grant stays except one to the new owner; the old
+    owner has no access left. The instance stays too, even if the new owner could not choose it.
     Raises Invalid for the owner themselves, NotFound for an unknown account, Conflict where the
     new owner has a project of that handle, and for the default project.
     """
-    project_for(actor, Level.OWNER, owner=owner, handle=handle)
+    found = project_for(actor, Level.OWNER, owner=owner, handle=handle)
     if new_owner == owner:
         message = f"'{owner}' owns the project already."
         raise Invalid(message, errors=[FieldError("body.new_owner_handle", message)])
@@ -129,17 +165,22 @@ def transfer_project(*, actor: Actor, owner: str, handle: str, new_owner: str) -
     }.get(new_owner)
     if receiver is None or receiver.is_system:
         raise NotFound(f"User '{new_owner[:40]}' does not exist.")
-    project = locked(owner, handle, stops_uploads=True)
-    if project is None:
-        raise NotFound(f"Project '{owner}/{handle}' does not exist.")
+    project = held(found, stops_uploads=True)
     if project.is_default:
-        raise Conflict("The default project cannot be transferred.")
+        raise DefaultProjectProtected("The default project cannot be transferred.")
     project.owner = receiver
     try:
         with transaction.atomic():
             project.save(update_fields=["owner", "updated_at"])
     except IntegrityError as error:
-        raise Conflict(f"'{new_owner}' already has a project '{handle}'.") from error
+        if violated(error) == "project_handle_per_owner":
+            raise Conflict(f"'{new_owner}' already has a project '{handle}'.") from error
+        # Whose agents and files have which names is nobody else's business.
+        raise Conflict(
+            f"Project '{project.handle}' cannot go to '{new_owner}' with what is in it: an agent's "
+            "canonical name or an id would occur twice. Move its agents, users and files to "
+            "another project first."
+        ) from error
     ProjectShare.objects.filter(subject=project, user=receiver).delete()
     # A key that its maker restricted to this project served the old owner.
     project.api_keys.all().delete()

@@ -12,7 +12,7 @@ from common.errors import FieldError, Invalid, NotFound
 from llm_services.services import grantee
 from projects.models import Project, ProjectShare
 from projects.selectors import project_for
-from projects.services._locking import locked
+from projects.services._locking import held
 
 EVERYBODY = "*"
 
@@ -28,10 +28,7 @@ class Grant:
 @transaction.atomic
 def share_project(*, actor: Actor, owner: str, handle: str, user: str, role: Role) -> Project:
     """Give an account a role on the project, replacing any it had; ``*`` makes it public."""
-    project_for(actor, Level.OWNER, owner=owner, handle=handle)
-    project = locked(owner, handle)
-    if project is None:
-        raise NotFound(f"Project '{owner}/{handle}' does not exist.")
+    project = held(project_for(actor, Level.OWNER, owner=owner, handle=handle))
     if user == EVERYBODY:
         _refuse_public_editor(role)
         project.public_read = True
@@ -49,10 +46,7 @@ def unshare_project(*, actor: Actor, owner: str, handle: str, user: str) -> Proj
 
     Raises NotFound where there was no such grant.
     """
-    project_for(actor, Level.OWNER, owner=owner, handle=handle)
-    project = locked(owner, handle)
-    if project is None:
-        raise NotFound(f"Project '{owner}/{handle}' does not exist.")
+    project = held(project_for(actor, Level.OWNER, owner=owner, handle=handle))
     if user == EVERYBODY and project.public_read:
         project.public_read = False
         project.save(update_fields=["public_read", "updated_at"])

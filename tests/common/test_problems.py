@@ -68,7 +68,7 @@ def test_every_route_has_an_address_here() -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        *("/nope", "/v1/", "/v2", "/v1/nope", "/v1/users/alice/keys", "/V1/users", "//v1/users"),
+        *("/nope", "/v1/", "/v2", "/v1/nope", "/v1/users/alice/keys", "/V1/users"),
         *("/v1/users/", "/v1//users", "/v1/users/a%2Fb", "/v1/%00", "/v1/users/%00"),
         *("/healthz/", "/docs/", "/openapi.json/", "/v1/llm-services", "/v1/projects"),
     ],
@@ -377,11 +377,17 @@ def test_errors_outside_of_views_are_problems_too() -> None:
 
 
 @hypothesis_settings(deadline=None)
-@given(st.text(max_size=20_000), st.lists(st.text(max_size=2_000), max_size=100))
-def test_a_refusal_stays_short_whatever_it_repeats(detail: str, locations: list[str]) -> None:
+@given(
+    st.text(max_size=20_000),
+    st.lists(st.text(max_size=2_000), max_size=100),
+    st.sampled_from(["/v1/users", "/users"]),
+)
+def test_a_refusal_stays_short_whatever_it_repeats(
+    detail: str, locations: list[str], path: str
+) -> None:
     fields = [errors.FieldError(each, each * 10) for each in locations]
     content = problems.response(
-        errors.Invalid(detail.encode("utf-8", "replace").decode(), errors=fields)
+        errors.Invalid(detail.encode("utf-8", "replace").decode(), errors=fields), path
     ).content
     assert len(content) <= 64 * 1024
 

@@ -12,9 +12,12 @@ import pytest
 import yaml
 from django.core.management import call_command
 
+from common import projects_api
 from config.documentation import document as served
+from projects.models import Project
+from resources.models import File
 from tests.contract import document
-from tests.contract.world import ALIASES, api_views, methods_of, without_alias
+from tests.contract.world import ALIASES, api_views, methods_of, own_views, without_alias
 from tests.factories import Answer, Caller, Cast, item, make_instance, make_project, make_user
 
 _WRITES = {"post", "put", "patch"}
@@ -30,6 +33,14 @@ def _operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
 
 OPERATIONS = list(_operations())
 NAMES = [described["operationId"] for _, _, described in OPERATIONS]
+OWN_NAMES = {
+    described["operationId"]
+    for _, template, described in OPERATIONS
+    if projects_api.serves(template)
+}
+# The id in the examples of addresses.
+AN_EXAMPLE = "0198b5a4-2f6e-7cc1-9d53-6f0d4f9d2b10"
+is_own = projects_api.serves
 every_operation = pytest.mark.parametrize(
     ("method", "template", "described"), OPERATIONS, ids=NAMES
 )
@@ -68,7 +79,7 @@ def test_every_method_of_every_route_is_described_and_nothing_else() -> None:
     described = {(method.upper(), template) for method, template, _ in OPERATIONS}
     routed = {
         (method, without_alias(template))
-        for template, view in api_views().items()
+        for template, view in {**api_views(), **own_views()}.items()
         for method in methods_of(view)
     }
     assert routed == described
@@ -96,7 +107,8 @@ def test_an_operation_is_described_in_full(
     for status, response in described["responses"].items():
         assert response["description"], status
         if status.startswith(("4", "5")):
-            assert list(response["content"]) == ["application/problem+json"]
+            refusal = "application/json" if is_own(template) else "application/problem+json"
+            assert list(response["content"]) == [refusal]
     if "requestBody" in described:
         media = described["requestBody"]["content"]
         assert list(media) == ["application/json"]
@@ -115,6 +127,9 @@ def test_an_operation_names_the_refusals_of_its_kind(
         assert {"apiKey": []} in described["security"]
     if "requestBody" in described:
         expected |= {"411", "413", "415"}
+    if is_own(template):
+        expected.add("422")
+        assert {"authKey": []} in described["security"]
     if {} not in described.get("security", [{}]):
         expected.add("403")
     if described["operationId"].startswith("create_") or method == "put":
@@ -403,6 +418,44 @@ PROBES: list[tuple[str, str, str, Any, int]] = [
         None,
         404,
     ),
+    (
+        "DELETE",
+        "/v1/projects/{owner}/{project}",
+        "/v1/projects/ada/full",
+        None,
+        409,
+    ),
+    ("GET", "/projects", "/projects?limit=1000", None, 422),
+    ("GET", "/agents", "/agents?nothing=1", None, 422),
+    ("GET", "/users", "/users?metadata_filter=5", None, 422),
+    ("GET", "/files", "/files?include_content=maybe", None, 422),
+    ("POST", "/projects", "", {"name": "Full", "canonical_name": "FULL"}, 409),
+    ("POST", "/projects", "", {"name": "Full", "canonical_name": "no dots."}, 422),
+    ("GET", "/projects/{id}", f"/projects/{AN_EXAMPLE}", None, 404),
+    ("PUT", "/projects/{id}", f"/projects/{AN_EXAMPLE}", {"name": "x"}, 404),
+    ("PATCH", "/projects/{id}", "/projects/nothing", {}, 422),
+    ("DELETE", "/projects/{id}", f"/projects/{AN_EXAMPLE}", None, 404),
+    ("DELETE", "/projects/{id}", f"/projects/{AN_EXAMPLE}?on_resources=keep", None, 422),
+    ("POST", "/agents", "", {"name": "x", "project": "nothing"}, 404),
+    ("POST", "/agents", "", {"name": "x", "canonical_name": "Known"}, 409),
+    ("POST", "/agents", "", {}, 422),
+    *(
+        (method, f"/{kind}/{{id}}", f"/{kind}/{AN_EXAMPLE}{query}", body, status)
+        for kind in ("agents", "users")
+        for method, query, body, status in (
+            ("GET", "", None, 404),
+            ("PUT", "", {"name": "x"}, 404),
+            ("PATCH", "", {"name": "x"}, 404),
+            ("DELETE", "", None, 404),
+            ("POST", "", {"name": 5}, 422),
+            ("POST", "", {"name": "x", "project": "nothing"}, 404),
+        )
+    ),
+    ("POST", "/files", "", {"name": "x", "content": "SGVsbG8"}, 422),
+    ("POST", "/files", "", {"name": "x", "content": "SGVsbG8h", "project": "nothing"}, 404),
+    ("GET", "/files/{id}", f"/files/{AN_EXAMPLE}", None, 404),
+    ("PATCH", "/files/{id}", f"/files/{AN_EXAMPLE}", {"content": "SGVsbG8h"}, 422),
+    ("DELETE", "/files/{id}", f"/files/{AN_EXAMPLE}", None, 404),
     ("GET", "/v1/users", "/v1/users?limit=201", None, 400),
     ("GET", "/v1", "/v1?nothing=1", None, 400),
 ]
@@ -422,6 +475,8 @@ def test_refusals_are_as_described(cast: Cast) -> None:
     assert cast.alice.post("/v1/llm-services/alice/model/share", share).status == 201
     borrowed = {"project_handle": "mine", "instance_owner": "alice", "instance_handle": "model"}
     assert cast.sam.post("/v1/projects/sam", borrowed).status == 201
+    cast.ada.post("/projects", {"name": "Full", "canonical_name": "full"})
+    cast.ada.post("/agents", {"name": "Known", "canonical_name": "known", "project": "full"})
     problems = []
     for method, template, path, body, status in PROBES:
         answer = cast.ada.ask(method, path or template, body)
@@ -442,7 +497,7 @@ def test_bodies_of_the_wrong_kind_are_refused_as_described(
     path = _example_path(template, described).replace("my-openai", "model").replace("bob", "sam")
     for options, status in (
         ({"raw": b"{", "content_type": "application/json"}, 400),
-        ({"raw": b"[]", "content_type": "application/json"}, 400),
+        ({"raw": b"[]", "content_type": "application/json"}, 422 if is_own(template) else 400),
         ({"raw": b"a=1", "content_type": "text/plain"}, 415),
         ({"raw": b"\xff", "content_type": "application/json; charset=latin-1"}, 415),
         ({"raw": b"{}", "headers": {"Content-Encoding": "br"}}, 415),
@@ -477,11 +532,14 @@ _MAKES = {
     "create_llm_service_from_definition": {"my-openai"},
     "upload_embeddings": {"letter-1:p.3"},
     "delete_api_standard": {"openai"},
+    "create_own_project": {"customer_support"},
 }
 
 
 def _prepare(name: str) -> Caller:
     """Make what the examples speak of, but what the operation itself makes; return who may."""
+    if name in OWN_NAMES:
+        return _prepare_own(name)
     ada, makes = make_user("ada", is_superuser=True), _MAKES.get(name, set())
     make_user("bob")
     if "alice" in makes:
@@ -509,6 +567,23 @@ def _prepare(name: str) -> Caller:
         for handle in ("openai-large", "openai-small"):
             ada.delete(f"/v1/llm-service-definitions/_system/{handle}")
     return ada
+
+
+def _prepare_own(name: str) -> Caller:
+    """Make what the examples of the Projects API speak of; return the account it belongs to."""
+    alice, makes = make_user("alice"), _MAKES.get(name, set())
+    for project in {"customer_support", "archive"} - makes:
+        assert alice.post("/projects", {"name": project, "canonical_name": project}).status == 201
+    if "own_project" in name:
+        # Another one than the example's name, so that the example can take it.
+        Project.objects.filter(owner__handle="alice", handle="archive").update(uuid=AN_EXAMPLE)
+        Project.objects.filter(owner__handle="alice", handle="customer_support").delete()
+    if name.startswith(("get_", "replace_", "update_", "delete_")):
+        alice.post(f"/agents/{AN_EXAMPLE}", {"name": "Agent"})
+        alice.post(f"/users/{AN_EXAMPLE}", {"name": "End user"})
+        alice.post("/files", {"name": "a.txt", "content": "SGVsbG8h"})
+        File.objects.update(uuid=AN_EXAMPLE)
+    return alice
 
 
 @pytest.mark.django_db

@@ -15,6 +15,7 @@ from django.utils import timezone
 from accounts import services as accounts
 from accounts.models import Role
 from accounts.policy import BOOTSTRAP_ADMIN
+from common import projects_api
 from llm_services import services as llm_services
 from tests.factories import (
     Answer,
@@ -248,6 +249,15 @@ def api_views() -> dict[str, type[Any]]:
         template: view
         for template, view in all_views().items()
         if template == "/v1" or template.startswith("/v1/")
+    }
+
+
+def own_views() -> dict[str, type[Any]]:
+    """Return the view class of every address of the Projects API, by its template."""
+    return {
+        template: view
+        for template, view in all_views().items()
+        if projects_api.serves(template) and not template.startswith("/docs")
     }
 
 

@@ -1,0 +1,58 @@
+"""What projects and agents are called in the Projects API: the one rule for canonical names."""
+
+import re
+import secrets
+import string
+from uuid import UUID
+
+from django.utils.text import slugify
+
+from common.errors import Conflict, FieldError, Invalid
+
+MAXIMUM_LENGTH = 255
+PATTERN = r"[A-Za-z][A-Za-z0-9_-]*"
+RULE = (
+    f"a letter A–Z or a–z, then letters, digits, hyphens and underscores, at most {MAXIMUM_LENGTH}"
+    " characters"
+)
+
+_whole_name = re.compile(PATTERN, re.ASCII)
+# A project's is its handle in `/v1`, where new handles have at most 20 characters.
+_LONGEST_STEM = 14
+_SUFFIX_LENGTH = 5
+_SUFFIX = string.digits + string.ascii_lowercase
+
+
+class NameTaken(Conflict):
+    """The account has something of this kind and canonical name already."""
+
+    def __init__(self, what: str, name: str) -> None:
+        message = f"You already have the {what} '{name}'; choose another canonical name."
+        super().__init__(message, errors=[FieldError("body.canonical_name", message, "unique")])
+
+
+class IdTaken(Conflict):
+    """The account has something of this kind and id already, though not where the key reaches."""
+
+    def __init__(self, what: str, uuid: UUID) -> None:
+        super().__init__(f"The id '{uuid}' is taken by another {what} of yours; choose another id.")
+
+
+def check_canonical_name(name: str) -> str:
+    """Return the name, or raise Invalid naming the field and the rule."""
+    if len(name) > MAXIMUM_LENGTH or _whole_name.fullmatch(name) is None:
+        shown = name if len(name) <= 40 else f"{name[:40]}…"
+        message = f"'{shown}' is not a canonical name: use {RULE}."
+        raise Invalid(message, errors=[FieldError("body.canonical_name", message, "pattern")])
+    return name
+
+
+def generate_canonical_name(name: str, *, what: str) -> str:
+    """Return a canonical name that speaks of a display name and is most likely free.
+
+    It has letters, digits and underscores only. Of 60 million endings one is chosen by chance.
+    what: what stands for a name that has no letters in it, such as ``agent``.
+    """
+    stem = slugify(name).replace("-", "_").lstrip(f"{string.digits}_")[:_LONGEST_STEM].rstrip("_")
+    suffix = "".join(secrets.choice(_SUFFIX) for _ in range(_SUFFIX_LENGTH))
+    return f"{stem or what}_{suffix}"

@@ -1,0 +1,106 @@
+"""`metadata_filter` of the Projects API: from a query string to conditions on a jsonb column.
+
+Keys and values are data from beginning to end: they become JSON documents, bound as parameters,
+which the column must contain. Containment (`@>`) is what a GIN index with `jsonb_path_ops` serves.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import and_, or_
+from typing import Any
+
+from django.db.models import Q
+
+from common import json
+from common.errors import FieldError, Invalid
+
+PARAMETER = "metadata_filter"
+PREFIX = f"{PARAMETER}."
+MAXIMUM_VALUES = 100
+
+# RFC 8259; longer ones are text in anybody's book.
+_number = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", re.ASCII)
+_LONGEST_NUMBER = 40
+_WORDS: dict[str, Any] = {"true": True, "false": False, "null": None}
+
+
+def condition(given: Iterable[tuple[str, Sequence[str]]], *, column: str = "metadata") -> Q:
+    """Return what rows must fulfil for all parameters named `metadata_filter` or below it.
+
+    given: the names and values of such parameters. `metadata_filter.a.b=v` asks for the value v at
+    {"a": {"b": …}} or at the key "a.b", as text or as the JSON scalar that it spells; given several
+    times, for an array that holds all the values. `metadata_filter={…}` asks for containment.
+    Raises Invalid naming a parameter that is neither.
+    """
+    parts: list[Q] = []
+    left = MAXIMUM_VALUES
+    for name, values in given:
+        left -= len(values)
+        if left < 0:
+            raise _invalid(f"At most {MAXIMUM_VALUES} values of {PARAMETER} can be combined.")
+        for value in values:
+            json.checked_text(value, f"query.{name[:80]}")
+        if name == PARAMETER:
+            parts.append(_contains(column, _object(values)))
+        else:
+            path = json.checked_text(name.removeprefix(PREFIX), "query (a name)")
+            parts.append(_leaf(column, path, values))
+    return reduce(and_, parts, Q())
+
+
+def _leaf(column: str, path: str, values: Sequence[str]) -> Q:
+    if len(values) == 1:
+        return _at(column, path, _meanings(values[0]))
+    return reduce(
+        and_, (_at(column, path, [[each] for each in _meanings(value)]) for value in values)
+    )
+
+
+def _at(column: str, path: str, wanted: Iterable[Any]) -> Q:
+    """Ask for one of some values at a dotted path, or at the key that has the dots in it."""
+    keys = path.split(".")
+    options = []
+    for value in wanted:
+        options.append(_contains(column, {path: value}))
+        # What is nested deeper was never stored.
+        if 1 < len(keys) < json.MAX_DEPTH:
+            options.append(
+                _contains(column, reduce(lambda inner, key: {key: inner}, reversed(keys), value))
+            )
+    return reduce(or_, options)
+
+
+def _meanings(text: str) -> list[Any]:
+    """Return the text, and the JSON scalar it spells if it spells one."""
+    if text in _WORDS:
+        return [text, _WORDS[text]]
+    if len(text) <= _LONGEST_NUMBER and _number.fullmatch(text):
+        number = int(text) if text.lstrip("-").isdigit() else float(text)
+        if math.isfinite(number):
+            return [text, number]
+    return [text]
+
+
+def _object(values: Sequence[str]) -> dict[str, Any]:
+    if len(values) > 1:
+        raise _invalid(f"The query parameter '{PARAMETER}' may be given only once.")
+    try:
+        value = json.parse(values[0].encode(), location=f"query.{PARAMETER}")
+    except Invalid as error:
+        raise _invalid(f"{PARAMETER} is not a JSON object: {error.detail}") from error
+    if not isinstance(value, dict):
+        raise _invalid(
+            f'{PARAMETER} must be a JSON object such as {{"team":"cs"}}; for one value, send '
+            f"{PREFIX}team=cs."
+        )
+    return value
+
+
+def _contains(column: str, wanted: Any) -> Q:
+    return Q(**{f"{column}__contains": wanted})
+
+
+def _invalid(message: str) -> Invalid:
+    return Invalid(message, errors=[FieldError(f"query.{PARAMETER}", message)])
