@@ -91,7 +91,7 @@ def body(error: DomainError, *, message: str, fields: list[FieldError]) -> dict[
     if status == HTTPStatus.UNPROCESSABLE_ENTITY:
         shown["details"] = [
             {"loc": _place(each.location), "msg": each.message, "type": each.code}
-            for each in fields
+            for each in fields or [FieldError("body", message)]
         ]
     elif error.details:
         shown["details"] = error.details

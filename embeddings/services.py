@@ -184,9 +184,7 @@ def delete_everything(*, actor: Actor) -> None:
         raise Forbidden(
             "This server does not allow it; to empty it, start it with ARMARIUM_ALLOW_RESET=true."
         )
-    Project.objects.all().delete()
-    for model in (Instance, Definition):
-        model.objects.exclude(owner__handle=SYSTEM).delete()
+    # What an account owns goes with it, whatever higher apps have put there.
     User.objects.exclude(handle=SYSTEM).delete()
     numbered: list[type[Model]] = [User, ApiKey, Project, ProjectShare, Instance, Definition]
     for each in numbered:

@@ -38,8 +38,11 @@ class Like:
 
 _rfc3339_utc = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
+_uuid7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
 A_TIME = Like("a time", lambda it: isinstance(it, str) and _rfc3339_utc.fullmatch(it))
 A_KEY = Like("a key", lambda it: isinstance(it, str) and re.fullmatch(keys.PATTERN, it))
+A_UUID = Like("a version 7 UUID", lambda it: isinstance(it, str) and _uuid7.fullmatch(it))
 AN_ID = Like("an id", lambda it: type(it) is int and it > 0)
 TIMES = {"created_at": A_TIME, "updated_at": A_TIME}
 
@@ -78,6 +81,34 @@ def assert_refused(
         assert all(each["message"] for each in answer["errors"])
     if status == HTTPStatus.UNAUTHORIZED:
         assert answer.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+def assert_error(
+    answer: Answer, status: int, code: str, *, loc: str | None = None, says: str = ""
+) -> None:
+    """Check that an answer is an error object of the Projects API.
+
+    loc: of the value that `details` must name.
+    says: a part of the message.
+    """
+    assert answer.status == status, answer.content[:500]
+    assert answer.headers["Content-Type"] == "application/json"
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert set(answer.body) == {"error"}
+    error = answer["error"]
+    assert set(error) - {"details"} == {"message", "code", "type"}
+    assert error["code"] == code
+    assert error["message"]
+    assert error["type"].endswith("_error")
+    assert says in error["message"]
+    assert len(answer.content) <= LONGEST_REFUSAL
+    assert not _INSIDES.search(answer.content)
+    assert (status == HTTPStatus.CONFLICT) == (answer.headers.get("x-should-retry") == "false")
+    if status == HTTPStatus.UNPROCESSABLE_ENTITY:
+        assert error["details"]
+        assert all(set(each) == {"loc", "msg", "type"} for each in error["details"])
+    if loc is not None:
+        assert loc in [each["loc"] for each in error["details"]], error
 
 
 def state() -> dict[str, Any]:

@@ -11,9 +11,11 @@ from accounts.policy import (
     BOOTSTRAP_ADMIN,
     Actor,
     Level,
+    Reach,
     account_level,
     fetch,
     level_of,
+    reach_of,
     require_account,
     require_admin,
     scope,
@@ -216,3 +218,41 @@ def test_the_51st_sharee_has_the_same_rights_as_the_first(cast: Cast) -> None:
         assert level_of(shared.get()) == Level.READER
     alice = Actor(user=stored("alice"))
     assert scope(alice, Level.OWNER, Instance.objects.all()).count() == 1
+
+
+# --- What a key reaches in its own account --------------------------------------------------------
+def test_a_reach_says_of_ones_own_what_the_levels_say(things: Cast) -> None:
+    for name in LEVELS:
+        actor = actor_named(name)
+        if actor.user is None:
+            with pytest.raises(Unauthenticated if actor.is_anonymous else Forbidden):
+                reach_of(actor)
+            continue
+        reach = reach_of(actor)
+        assert reach.owner == actor.user
+        for project in with_level(actor, Project.objects.filter(owner=actor.user)):
+            within = reach.project_id in {None, project.pk}
+            assert level_of(project) == (reach.level if within else Level.NONE), (name, project)
+
+
+def test_only_administrators_reach_into_accounts_of_others(things: Cast) -> None:
+    alice = stored("alice")
+    for name in LEVELS:
+        actor = actor_named(name)
+        if name in {"ada", "bootstrap"}:
+            assert reach_of(actor, alice) == Reach(alice, Level.ADMIN)
+        elif actor.user == alice:
+            assert reach_of(actor, alice) == reach_of(actor)
+        else:
+            with pytest.raises(Unauthenticated if actor.is_anonymous else Forbidden):
+                reach_of(actor, alice)
+
+
+def test_a_reach_refuses_what_it_carries_too_little_for(things: Cast) -> None:
+    reach = reach_of(actor_named("alice, letters, reader"))
+    reach.require(Level.READER, "Reading")
+    with pytest.raises(Forbidden, match="Changing agents needs a key with the role editor"):
+        reach.require(Level.EDITOR, "Changing agents")
+    with pytest.raises(Forbidden, match="not limited to one project"):
+        reach.require_all("Creating a project")
+    reach_of(actor_named("alice, reader")).require_all("Creating a project")

@@ -21,6 +21,7 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from config.wsgi import application
+from resources.models import File
 from tests.contract.world import ADMIN_KEY, TEXT_ID, World, make_world, undone
 
 pytestmark = [pytest.mark.slow, pytest.mark.django_db]
@@ -46,7 +47,10 @@ api = schemathesis.openapi.from_wsgi(
 )
 
 # Left to chance, no generated address or name would ever meet something that exists.
+AN_ID = "0198b5a4-2f6e-7cc1-9d53-6f0d4f9d2b10"
 _KNOWN = {
+    "id": AN_ID,
+    "content": "SGVsbG8h",
     "owner": "alice",
     "project": "letters",
     "user": "rita",
@@ -98,12 +102,22 @@ def _whole_world(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> I
     with django_db_blocker.unblock(), undone():
         with override_settings(ADMIN_KEY=ADMIN_KEY):
             made = make_world()
+        _fill_own(made)
         # A server may close its connection between requests; here a transaction is open on it.
         for signal in (request_started, request_finished):
             signal.disconnect(close_old_connections)
         yield made
         for signal in (request_started, request_finished):
             signal.connect(close_old_connections)
+
+
+def _fill_own(world: World) -> None:
+    """Give Alice one of each kind of the Projects API, all of the same id."""
+    alice = world["owner"].caller
+    for kind in ("projects", "agents", "users"):
+        assert alice.post(f"/{kind}/{AN_ID}", {"name": "known"}).status == 201
+    assert alice.post("/files", {"name": "known", "content": "SGVsbG8h"}).status == 201
+    File.objects.update(uuid=AN_ID)
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""What a newcomer does: start the program with its demo, and paste the README's lines."""
+"""What a newcomer does: start the program with its demo, and paste the documentation's lines."""
 
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 
 from tests.end_to_end.harness import ADMIN_KEY, ROOT, Armarium
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = "README.md"
+PROJECTS_API = "docs/projects-api.md"
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +25,21 @@ def armarium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Armarium]:
     assert code == 0
 
 
-def lines_of(language: str) -> list[str]:
-    """Return the README's blocks of a language, in order."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+def lines_of(language: str, page: str = README) -> list[str]:
+    """Return a page's blocks of a language, in order."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
 
 
-def paste(script: str, armarium: Armarium) -> str:
-    """Run lines of a shell as somebody would who started on another port."""
+def adapted(script: str, armarium: Armarium, key: str) -> str:
+    """Return lines with the address and the key that somebody would put into them."""
     script = script.replace("127.0.0.1:8880", f"127.0.0.1:{armarium.port}")
-    script = script.replace("KEY=arm_…", f"KEY={ADMIN_KEY}")
+    return script.replace("arm_…", key)
+
+
+def paste(script: str, armarium: Armarium, key: str = ADMIN_KEY) -> str:
+    """Run lines of a shell as somebody would who started on another port."""
+    script = adapted(script, armarium, key)
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         capture_output=True,
@@ -69,3 +77,28 @@ def test_the_five_requests_end_in_a_search_that_finds_something(armarium: Armari
     assert project["project_handle"] == "letters"
     assert upload["message"] == "2 embedding(s) uploaded successfully"
     assert [each["id"] for each in search["results"]] == ["letter-2"]
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_projects_api_work_in_shell_and_python(armarium: Armarium) -> None:
+    keys = [
+        armarium.request("POST", "/v1/users", {"user_handle": handle})[1]["api_key"]
+        for handle in ("shell-user", "python-user")
+    ]
+    (shell,), (python,) = lines_of("sh", PROJECTS_API), lines_of("python", PROJECTS_API)
+    output = paste(shell, armarium, keys[0])
+    project, agent, file, listed = [json.loads(line) for line in output.splitlines() if line]
+    assert (project["canonical_name"], agent["project"]) == ("support", "support")
+    assert file["size"] == len("Hello!")
+    assert [each["id"] for each in listed["items"]] == [agent["id"]]
+
+    done = subprocess.run(
+        [sys.executable, "-c", adapted(python, armarium, keys[1])],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    _, agents = armarium.request("GET", "/agents?project=customer_support", key=keys[1])
+    assert [each["name"] for each in agents["items"]] == ["Support Agent"]

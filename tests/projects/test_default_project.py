@@ -1,8 +1,10 @@
 """The default project: everybody has one, from the first moment, and it stays."""
 
+from importlib import import_module
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.db import IntegrityError, transaction
 
 from accounts.models import User
@@ -115,3 +117,21 @@ def test_the_database_itself_allows_no_second_one(cast: Cast) -> None:
             )
     with pytest.raises(IntegrityError), transaction.atomic():
         Project.objects.filter(pk=project.pk).update(handle="renamed")
+
+
+def test_the_migration_gives_one_to_every_account_that_has_none(cast: Cast) -> None:
+    Project.objects.filter(owner__handle__in=["sam", "rita"]).delete()
+    kept = defaults_of("alice")[0].uuid
+    migration = import_module("projects.migrations.0003_default_projects")
+    for _ in range(2):
+        migration.make_default_projects(apps, None)
+        for handle in ("sam", "rita"):
+            (made,) = defaults_of(handle)
+            assert (made.handle, made.name, str(made.instance)) == (
+                "default",
+                "Default Project",
+                "_system/builtin",
+            )
+            assert made.metadata["is_default"] is True
+        assert [each.uuid for each in defaults_of("alice")] == [kept]
+        assert defaults_of("_system") == []
