@@ -17,6 +17,7 @@ from accounts import keys
 from accounts.models import ApiKey, Role, User
 from accounts.policy import BOOTSTRAP_ADMIN, Actor, Level, require_admin
 from accounts.selectors import account_for
+from common.database import retry_conflicts
 from common.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from common.handles import RESERVED_ACCOUNTS, SYSTEM, check_handle
 
@@ -153,6 +154,7 @@ def set_password(*, actor: Actor, handle: str, password: str | None) -> User:
     return user
 
 
+@retry_conflicts
 @transaction.atomic
 def delete_user(*, actor: Actor, handle: str) -> None:
     """Delete an account with everything it owns and every grant to or by it.

@@ -4,11 +4,14 @@ Django's admin saves and deletes rows itself. Here it hands what was entered to 
 the API calls too, and shows a service's refusal where the person can do something about it.
 """
 
+import json as stdlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
+from urllib.parse import urlencode
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.widgets import (
     AdminTextareaWidget,
     AutocompleteSelect,
@@ -17,21 +20,24 @@ from django.contrib.admin.widgets import (
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.db import OperationalError, transaction
-from django.db.models import CASCADE, Field, ForeignKey, Model, Q, QuerySet, TextField
+from django.db.models import CASCADE, Field, ForeignKey, JSONField, Model, Q, QuerySet, TextField
 from django.forms.models import construct_instance
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.functional import cached_property
 from django.utils.text import capfirst
+from rest_framework import serializers
 
-from common.errors import Conflict, DomainError
+from common import json
+from common.errors import Conflict, DomainError, Invalid
 
 admin.site.site_header = "Armarium administration"
 admin.site.site_title = "Armarium administration"
 admin.site.index_title = "Everything that is stored"
 
-# Deleting runs one service call a row, within one request.
-MAXIMUM_DELETED = 1_000
+# Deleting runs one service call a row, within one request. The page that asks sends every row as
+# a field, and Django reads a thousand.
+MAXIMUM_DELETED = 900
 # A page that asks "are you sure?" is read by nobody beyond this.
 _NAMED_ON_DELETION = 50
 
@@ -59,8 +65,64 @@ def _with_plain_line_ends(value: Any) -> Any:
     return value.replace("\r\n", "\n") if isinstance(value, str) else value
 
 
+class JsonText(Verbatim):
+    """A JSON document as text, read as the API reads it: all that passes can be stored.
+
+    empty: what an empty text stands for.
+    """
+
+    def __init__(self, *, empty: type[Any] = dict, **options: Any) -> None:
+        self.empty = empty
+        # What a model's field would add to these is for Django's own field.
+        for name in ("encoder", "decoder"):
+            options.pop(name, None)
+        fixed = {"initial": empty, "required": False, "show_hidden_initial": False}
+        super().__init__(**{**options, **fixed})
+
+    def prepare_value(self, value: Any) -> Any:
+        """Return a stored document with a line an entry; what was entered, as it was entered."""
+        if isinstance(value, str):
+            return value
+        return stdlib.dumps(value, indent=2, ensure_ascii=False)
+
+    def to_python(self, value: Any) -> Any:
+        """Return the document."""
+        text = super().to_python(value)
+        if not text.strip():
+            return self.empty()
+        try:
+            document = json.parse(text.encode())
+        except Invalid as refusal:
+            problem = refusal.errors[0].message.replace("The request body", "The text")
+            raise ValidationError(problem) from refusal
+        if document is None:
+            raise ValidationError("This may not be null; empty the field instead.")
+        return document
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        """Say whether it is another document: 1, 1.0 and true are three, whatever Python says."""
+        try:
+            return _canonical(initial) != _canonical(self.to_python(data))
+        except ValidationError:
+            return True
+
+
+def _canonical(document: Any) -> str:
+    return stdlib.dumps(document, sort_keys=True)
+
+
 class Completion(AutocompleteSelect):
-    """Completes names, and bears with values that are no keys: Django's own answers 500."""
+    """Completes names, and bears with values that are no keys: Django's own answers 500.
+
+    among: what the admin that completes is asked besides, in the query string.
+    """
+
+    among: Mapping[str, Any] = {}
+
+    def get_url(self) -> str:
+        """Return where names come from."""
+        url: str = super().get_url()
+        return f"{url}?{urlencode(self.among)}" if self.among else url
 
     def optgroups(self, name: str, value: Sequence[str], attr: dict[str, Any] | None = None) -> Any:
         """Return the options for the values that can be keys."""
@@ -89,19 +151,86 @@ class CompletesNames:
         return options_of.formfield_for_foreignkey(db_field, request, **options)
 
 
+class CompletingFilter(admin.FieldListFilter):
+    """Narrows a list down to what refers to one row, which a field that completes names chooses.
+
+    Django's own filter would list every row that can be chosen: a server may hold thousands.
+    """
+
+    template = "admin/completing_filter.html"
+    label = "Name"
+
+    def __init__(
+        self,
+        field: Any,
+        request: HttpRequest,
+        params: dict[str, Any],
+        model: Any,
+        model_admin: Any,
+        field_path: str,
+    ) -> None:
+        super().__init__(field, request, params, model, model_admin, field_path)
+        choices = model_admin.admin_site.get_model_admin(field.remote_field.model)
+        given: Any = self.used_parameters.get(field_path, [""])
+        self.form = forms.Form({field_path: given[-1]})
+        self.form.fields[field_path] = forms.ModelChoiceField(
+            choices.get_queryset(request),
+            required=False,
+            label=self.label,
+            widget=Completion(field, model_admin.admin_site),
+        )
+        self.others = [
+            (name, value)
+            for name, value in request.GET.items()
+            if name not in {field_path, "p", "e"}
+        ]
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        """Return nothing: the template shows the form."""
+        return iter(())
+
+    def expected_parameters(self) -> list[str | None]:
+        """Return the one parameter."""
+        return [self.field_path]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the rows that refer to the chosen one, or all."""
+        if not self.form.is_valid():
+            raise IncorrectLookupParameters
+        chosen = self.form.cleaned_data[self.field_path]
+        return queryset if chosen is None else queryset.filter(**{self.field_path: chosen})
+
+
 class ServiceForm(forms.ModelForm[M]):
     """A form whose rules are the services': it checks the shape of what was entered, and no more.
 
     refusal: what a service said to these very values.
     error_fields: the services' names of fields, where the form has others.
+    shape: what the API checks of fields that have the same names there.
     """
 
     refusal: DomainError | None = None
     error_fields: Mapping[str, str] = {}
+    shape: type[serializers.Serializer[Any]] | None = None
 
     def changes(self) -> dict[str, Any]:
         """Return what was entered and differs from what the form showed."""
         return {name: self.cleaned_data[name] for name in self.changed_data}
+
+    def clean(self) -> dict[str, Any]:
+        """Return what was entered, read as the API would read it."""
+        given = super().clean() or self.cleaned_data
+        if self.shape is None:
+            return given
+        entered = {name: given[name] for name in self.changed_data if name in given}
+        read = self.shape(
+            data={name: each for name, each in entered.items() if not isinstance(each, Model)},
+            partial=True,
+        )
+        read.is_valid()
+        for name, problems in read.errors.items():
+            self.add_error(name, problems)
+        return {**given, **read.validated_data}
 
     def _post_clean(self) -> None:
         # Django's own would also ask for uniqueness and constraints, in the words of the database.
@@ -144,9 +273,14 @@ class ServiceAdmin(CompletesNames, admin.ModelAdmin[M]):
     """
 
     form = ServiceForm  # type: ignore[assignment]
-    formfield_overrides = {TextField: {"form_class": Verbatim}}
+    formfield_overrides = {
+        TextField: {"form_class": Verbatim},
+        JSONField: {"form_class": JsonText},
+    }
     show_full_result_count = False
     error_fields: Mapping[str, str] = {}
+    # Where a refused deletion leads: the page on which something can be done about it.
+    refused_deletion_page = "change"
     # Nobody may find out by filtering what no page shows.
     secret_fields: tuple[str, ...] = ()
 
@@ -163,6 +297,14 @@ class ServiceAdmin(CompletesNames, admin.ModelAdmin[M]):
         raise NotImplementedError
 
     # --- Reading ----------------------------------------------------------------------------------
+    @property
+    def media(self) -> forms.Media:
+        """Return what filters that complete names need, too."""
+        filters = [each[1] for each in self.list_filter if isinstance(each, tuple)]
+        if not any(issubclass(each, CompletingFilter) for each in filters):
+            return super().media
+        return super().media + Completion(None, self.admin_site).media
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[M]:
         """Return the rows with what their names need: fields that complete show names, too."""
         related = self.list_select_related
@@ -244,7 +386,8 @@ class ServiceAdmin(CompletesNames, admin.ModelAdmin[M]):
             return super().delete_view(request, object_id, extra_context)
         except DomainError as refusal:
             self.message_user(request, refusal.detail, messages.ERROR)
-            page = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
+            row = f"admin:{self.opts.app_label}_{self.opts.model_name}"
+            page = f"{row}_{self.refused_deletion_page}"
             return HttpResponseRedirect(reverse(page, args=[object_id]))
 
     def delete_model(self, request: HttpRequest, obj: M) -> None:

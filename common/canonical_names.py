@@ -3,6 +3,8 @@
 import re
 import secrets
 import string
+from collections.abc import Callable
+from contextlib import suppress
 from uuid import UUID
 
 from django.utils.text import slugify
@@ -20,6 +22,8 @@ _whole_name = re.compile(PATTERN, re.ASCII)
 # A project's is its handle in `/v1`, where new handles have at most 20 characters.
 _LONGEST_STEM = 14
 _SUFFIX_LENGTH = 5
+# The first is free, as good as always.
+_ATTEMPTS = 3
 _SUFFIX = string.digits + string.ascii_lowercase
 
 
@@ -45,6 +49,24 @@ def check_canonical_name(name: str) -> str:
         message = f"'{shown}' is not a canonical name: use {RULE}."
         raise Invalid(message, errors=[FieldError("body.canonical_name", message, "pattern")])
     return name
+
+
+def save_named(
+    given: str | None, *, display_name: str, what: str, save: Callable[[str], object]
+) -> None:
+    """Save something new under the canonical name that was given, else under a generated one.
+
+    what: the kind, such as ``agent``.
+    save: saves it under a name, and raises NameTaken. Raises that for a given name, and Invalid.
+    """
+    if given is not None:
+        save(check_canonical_name(given))
+        return
+    for _ in range(_ATTEMPTS):
+        with suppress(NameTaken):
+            save(generate_canonical_name(display_name, what=what))
+            return
+    raise Conflict("No free canonical name was found; choose one.")
 
 
 def generate_canonical_name(name: str, *, what: str) -> str:

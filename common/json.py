@@ -19,6 +19,8 @@ MAX_DEPTH = 64
 MAX_VALUES = 100_000
 # Looking a member up walks through those before it: the square of this is affordable.
 _SMALL = 1_000
+# Reading a body once more, to say what is wrong with it.
+_CHEAP = 1024 * 1024
 _LARGEST_INTEGER = 2**63 - 1
 _SMALLEST_INTEGER = -(2**63)
 
@@ -55,14 +57,18 @@ def document(body: bytes) -> Any:
 
     The view is valid while it is referenced; numbers of arrays are not yet Python objects.
 
-    Raises NotJson for anything that is not one JSON value in UTF-8.
+    Raises NotJson for anything that is not one JSON value in UTF-8, Invalid for one that holds what
+    nothing here can represent: numbers past 64 bits, half of a surrogate pair, thousands of levels.
     """
     if not body.strip(b" \t\r\n"):
         raise _not_json("The request needs a JSON body, and it is empty.")
     try:
         return simdjson.Parser().parse(body)
     except (ValueError, RuntimeError) as error:
-        raise _not_json(_syntax_problem(body)) from error
+        problem = _problem(body)
+        if _is_json(body):
+            raise invalid("body", f"The request body cannot be read: {problem}.") from error
+        raise _not_json(f"The request body is not valid JSON: {problem}.") from error
 
 
 def parse(body: bytes, *, location: str = "body") -> Any:
@@ -154,13 +160,28 @@ def render(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z)
 
 
-def _syntax_problem(body: bytes) -> str:
+def _is_json(body: bytes) -> bool:
+    """Tell whether a body that simdjson refused is JSON all the same, as far as that is cheap."""
+    if len(body) > _CHEAP:
+        return False
+    try:
+        # Numbers stay text: converting a long one takes the square of its length.
+        stdlib.loads(body.decode(), parse_int=str, parse_float=str, parse_constant=_refuse)
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def _problem(body: bytes) -> str:
     # A second, slower reading only to tell people the line and column.
     try:
         orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        return f"The request body is not valid JSON: {error}."
-    return (
-        "The request body is not valid JSON: it holds a number that does not fit into 64 bits; "
-        "send it as a string."
-    )
+        return str(error)
+    return "it holds a number that does not fit into 64 bits; send it as a string"

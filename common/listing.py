@@ -8,7 +8,7 @@ from django.http import QueryDict
 
 from common import metadata_filter
 from common.fields import Choice, QueryNumber
-from common.query import MAXIMUM_OFFSET, Query
+from common.query import MAXIMUM_OFFSET, Paging
 
 DEFAULT_LIMIT = 100
 MAXIMUM_LIMIT = 999
@@ -16,20 +16,14 @@ MAXIMUM_LIMIT = 999
 M = TypeVar("M", bound=Model)
 
 
-class Listing(Query):
-    """What every list takes. Past the end it is empty; equal times are ordered by id."""
+class Listing(Paging):
+    """What every list takes. Equal times are ordered by id."""
 
     limit = QueryNumber(
         default=DEFAULT_LIMIT,
         min_value=1,
         max_value=MAXIMUM_LIMIT,
         help_text="How many entries to return at most.",
-    )
-    offset = QueryNumber(
-        default=0,
-        min_value=0,
-        max_value=MAXIMUM_OFFSET,
-        help_text="How many entries to skip. Past the end the list is empty.",
     )
     sort_by = Choice(
         choices=["created_at", "updated_at"],

@@ -224,11 +224,7 @@ def operation(
         statuses.add(HTTPStatus.FORBIDDEN)
     if request is not None:
         statuses |= set(_WITH_BODY)
-    responses: dict[Any, Any] = {
-        status: OpenApiResponse(shape, _MEANING[status]) for status, shape in answers.items()
-    }
-    for status in sorted(statuses):
-        responses[int(status), CONTENT_TYPE] = OpenApiResponse(Problem, _MEANING[int(status)])
+    refusals = {(int(status), CONTENT_TYPE): Problem for status in statuses}
     return extend_schema(
         summary=summary,
         description=description or None,
@@ -236,9 +232,21 @@ def operation(
         tags=[tag],
         request=request,
         parameters=[query] if query is not None else None,
-        responses=responses,
+        responses=_responses(answers, refusals, _MEANING),
         examples=list(examples) or None,
     )
+
+
+def _responses(
+    answers: Mapping[int, Any], refusals: Mapping[Any, Any], meanings: Mapping[int, str]
+) -> dict[Any, OpenApiResponse]:
+    """Return the description of answers, by status, and of refusals, by status and media type."""
+    described: dict[Any, OpenApiResponse] = {
+        status: OpenApiResponse(shape, meanings[status]) for status, shape in answers.items()
+    }
+    for key in sorted(refusals):
+        described[key] = OpenApiResponse(refusals[key], meanings[key[0]])
+    return described
 
 
 METADATA_FILTER = OpenApiParameter(
@@ -276,11 +284,7 @@ def own_operation(
     statuses.add(HTTPStatus.UNPROCESSABLE_ENTITY)
     if request is not None:
         statuses |= set(_WITH_BODY)
-    responses: dict[Any, Any] = {
-        status: OpenApiResponse(shape, _OWN_MEANING[status]) for status, shape in answers.items()
-    }
-    for status in sorted(statuses):
-        responses[int(status)] = OpenApiResponse(ErrorOut, _OWN_MEANING[int(status)])
+    refusals = {(int(status), "application/json"): ErrorOut for status in statuses}
     parameters: list[Any] = [query] if query is not None else []
     if by_metadata:
         parameters.append(METADATA_FILTER)
@@ -291,7 +295,7 @@ def own_operation(
         tags=[tag],
         request=request,
         parameters=parameters or None,
-        responses=responses,
+        responses=_responses(answers, refusals, _OWN_MEANING),
         examples=list(examples) or None,
     )
 

@@ -14,6 +14,9 @@ from resources.models import KINDS, File, ProjectResource
 
 R = TypeVar("R", bound=ProjectResource)
 
+# What people call the kinds.
+KINDS_BY_NAME = {f"{kind.noun}s": kind for kind in KINDS}
+
 
 def within(reach: Reach, kind: type[R]) -> QuerySet[R]:
     """Return the resources of a kind that are within reach, each with its project."""
@@ -52,7 +55,8 @@ def missing(kind: type[ProjectResource], uuid: UUID) -> str:
 def counts_of(project: Project) -> dict[str, int]:
     """Return how many agents, users and files are in a project."""
     return {
-        f"{kind.noun}s": kind._default_manager.filter(project=project).count() for kind in KINDS
+        name: kind._default_manager.filter(project=project).count()
+        for name, kind in KINDS_BY_NAME.items()
     }
 
 
@@ -66,7 +70,7 @@ def open_content(file: File) -> BinaryIO:
     except FileNotFoundError as error:
         raise ContentMissing(
             f"The content of file '{file.uuid}' is missing from the server's storage; its "
-            "administrator can find out with `manage.py checkfiles`."
+            "administrator can look into it with the command checkfiles."
         ) from error
     return cast("BinaryIO", opened)
 

@@ -1,7 +1,7 @@
 """Makes, changes, moves and deletes agents, end users and files."""
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -14,16 +14,15 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from accounts.models import User
-from accounts.policy import Actor, Level, Reach, reach_of
+from accounts.policy import Actor, Level, Reach, reach_of, require_admin
 from common.canonical_names import (
     IdTaken,
     NameTaken,
     check_canonical_name,
-    generate_canonical_name,
+    save_named,
 )
 from common.database import retry_conflicts, violated
 from common.errors import (
-    Conflict,
     DomainError,
     FieldError,
     NotFound,
@@ -36,12 +35,9 @@ from projects.models import Project
 from projects.selectors import named_project
 from projects.services import OnResources
 from resources.models import KINDS, Agent, File, ProjectResource
-from resources.selectors import counts_of, missing, within
+from resources.selectors import KINDS_BY_NAME, counts_of, missing, within
 
 R = TypeVar("R", bound=ProjectResource)
-
-# A generated name is free at the first attempt, as good as always.
-_ATTEMPTS = 3
 
 log = structlog.get_logger(__name__)
 
@@ -65,16 +61,15 @@ def create_resource(
     if not isinstance(row, Agent):
         _save(row, force_insert=True)
         return row
-    if values.get("canonical_name") is not None:
-        row.canonical_name = check_canonical_name(values["canonical_name"])
-        _save(row, force_insert=True)
-        return row
-    for _ in range(_ATTEMPTS):
-        row.canonical_name = generate_canonical_name(row.name, what="agent")
-        with suppress(NameTaken):
-            _save(row, force_insert=True)
-            return row
-    raise Conflict("No free canonical name was found; choose one.")
+    agent = row
+
+    def save(name: str) -> None:
+        agent.canonical_name = name
+        _save(agent, force_insert=True)
+
+    given = values.get("canonical_name")
+    save_named(given, display_name=agent.name, what="agent", save=save)
+    return row
 
 
 def create_file(
@@ -149,14 +144,17 @@ def update_resource(
     uuid: UUID,
     changes: Mapping[str, Any],
     owner: User | None = None,
+    merge: bool = True,
 ) -> R:
-    """Change some of a resource; metadata is merged at its top level.
+    """Change some of a resource.
 
-    `project` moves it to another project of its owner. Raises as `replace_resource`.
+    `project` moves it to another project of its owner.
+    merge: whether metadata is merged at its top level, or replaced as all else.
+    Raises as `replace_resource`.
     """
     reach = _writing(actor, kind, owner)
     row = _locked(kind, reach, uuid)
-    if "metadata" in changes:
+    if merge and "metadata" in changes:
         stored: Any = row
         changes = {**changes, "metadata": {**stored.metadata, **changes["metadata"]}}
     _apply(row, reach, changes)
@@ -188,11 +186,51 @@ def move_resources(
         for uuid in uuids:
             if uuid not in found:
                 raise NotFound(f"Project '{left.handle}' has no {kind.noun} '{uuid}'.")
-    return _move(rows, entered)
+    return 0 if left == entered else _move(rows, entered)
+
+
+@retry_conflicts
+@transaction.atomic
+def move_contents(
+    *,
+    actor: Actor,
+    owner: User,
+    source: str,
+    target: str,
+    kinds: Iterable[str] = tuple(KINDS_BY_NAME),
+    uuids: Collection[UUID] | None = None,
+    dry_run: bool = False,
+) -> dict[str, int]:
+    """Move what a project groups, all of it or nothing; return how many moved of each kind.
+
+    kinds: ``agents``, ``users``, ``files``.
+    dry_run: only find out, and leave everything where it is.
+    Raises as `move_resources`.
+    """
+    moved = {
+        name: move_resources(
+            KINDS_BY_NAME[name],
+            actor=actor,
+            owner=owner,
+            source=source,
+            target=target,
+            uuids=uuids,
+        )
+        for name in kinds
+    }
+    if dry_run:
+        transaction.set_rollback(True)
+    return moved
 
 
 def _move(rows: QuerySet[Any], project: Project) -> int:
-    moved: int = rows.order_by().update(project=project, updated_at=timezone.now())
+    try:
+        with transaction.atomic():
+            moved: int = rows.order_by().update(project=project, updated_at=timezone.now())
+    except IntegrityError as error:
+        if violated(error).endswith("_of_the_projects_owner"):
+            raise _project_gone(project) from error
+        raise
     return moved
 
 
@@ -216,6 +254,19 @@ def _delete_content(name: str | None) -> None:
         File._meta.get_field("content").storage.delete(name)
 
 
+def delete_orphans(*, actor: Actor, names: Collection[str]) -> int:
+    """Delete bytes in the storage unless a file refers to them; return how many went.
+
+    Raises Forbidden for anybody but administrators.
+    """
+    require_admin(actor)
+    referred = set(File.objects.filter(content__in=names).values_list("content", flat=True))
+    orphans = set(names) - referred
+    for name in orphans:
+        _delete_content(name)
+    return len(orphans)
+
+
 def settle_resources(project: Project, on_resources: OnResources) -> None:
     """Move or delete what a project groups before it is deleted itself.
 
@@ -232,12 +283,19 @@ def settle_resources(project: Project, on_resources: OnResources) -> None:
         case OnResources.RESTRICT:
             counts = counts_of(project)
             if any(counts.values()):
-                held = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
+                held = ", ".join(
+                    numbered(name, number) for name, number in counts.items() if number
+                )
                 raise ProjectNotEmpty(
                     f"Project '{project}' still holds {held}. Send on_resources=move to move them "
                     "to the default project, or on_resources=delete to delete them, too.",
                     details=counts,
                 )
+
+
+def numbered(plural: str, number: int) -> str:
+    """Return a number of agents, users or files as people read it."""
+    return f"{number} {plural if number != 1 else plural.removesuffix('s')}"
 
 
 # --- Shared ---------------------------------------------------------------------------------------
@@ -252,7 +310,9 @@ def _writing(actor: Actor, kind: type[ProjectResource], owner: User | None = Non
 
 
 def _locked(kind: type[R], reach: Reach, uuid: UUID) -> R:
-    rows = within(reach, kind).select_for_update(of=("self",), no_key=True)
+    # Without the project: a row that moved while this waited for it no longer fits the join, and
+    # PostgreSQL would leave it out.
+    rows = within(reach, kind).select_related(None).select_for_update(no_key=True)
     row = rows.filter(uuid=uuid).first()
     if row is None:
         raise _Missing(missing(kind, uuid))
@@ -296,9 +356,11 @@ def _save(row: ProjectResource, **options: Any) -> None:
         if isinstance(row, Agent) and constraint == "agent_name_per_owner":
             raise NameTaken("agent", row.canonical_name) from error
         if constraint == f"{kind}_of_the_projects_owner":
-            # It was deleted or given away since it was looked up.
-            message = f"The project '{row.project.handle}' does not exist any more."
-            raise ProjectNotFound(
-                message, errors=[FieldError("body.project", message, "not_found")]
-            ) from error
+            raise _project_gone(row.project) from error
         raise
+
+
+def _project_gone(project: Project) -> ProjectNotFound:
+    """Return the refusal for a project that was deleted or given away since it was looked up."""
+    message = f"The project '{project.handle}' does not exist any more."
+    return ProjectNotFound(message, errors=[FieldError("body.project", message, "not_found")])

@@ -1,11 +1,15 @@
 """Keeps the bytes of files: in the data directory, written to disk before anybody is told."""
 
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any
 
 from django.core.files.storage import FileSystemStorage
+
+# Django appends something to a name that is taken.
+_generated = re.compile(r"[0-9a-f]{2}/[0-9a-f]{32}(_[0-9A-Za-z]+)?")
 
 
 class DurableFileSystemStorage(FileSystemStorage):
@@ -32,3 +36,8 @@ def generated_name(row: Any, given: str) -> str:
     """Return where a new file goes: nothing in the name comes from whoever uploads it."""
     name = secrets.token_hex(16)
     return f"{name[:2]}/{name}"
+
+
+def is_generated(name: str) -> bool:
+    """Tell whether a name is one that `generated_name` gives: whatever has another is not ours."""
+    return _generated.fullmatch(name) is not None

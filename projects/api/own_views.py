@@ -44,7 +44,7 @@ class OwnProjects(Resource):
     queries = {"get": OwnProjectListing}
 
     @own_operation(
-        "List own projects",
+        "List projects",
         name="list_own_projects",
         tag=TAG,
         answers={200: OwnProjectsOut},
@@ -59,7 +59,7 @@ class OwnProjects(Resource):
         return Response({"items": OwnProjectOut(rows, many=True).data})
 
     @own_operation(
-        "Create an own project",
+        "Create a project",
         name="create_own_project",
         tag=TAG,
         request=OwnProjectIn,
@@ -82,7 +82,7 @@ class OwnProject(Resource):
     queries = {"delete": Deletion}
 
     @own_operation(
-        "Get an own project",
+        "Get a project",
         name="get_own_project",
         tag=TAG,
         answers={200: OwnProjectOut},
@@ -93,7 +93,7 @@ class OwnProject(Resource):
         return Response(OwnProjectOut(selectors.own_project(actor_of(request), read_id(id))).data)
 
     @own_operation(
-        "Create or replace an own project",
+        "Create or replace a project",
         name="create_or_replace_own_project",
         tag=TAG,
         request=OwnProjectIn,
@@ -110,7 +110,7 @@ class OwnProject(Resource):
         return Response(OwnProjectOut(project).data, status=201 if created else 200)
 
     @own_operation(
-        "Replace an own project",
+        "Replace a project",
         name="replace_own_project",
         tag=TAG,
         request=OwnProjectIn,
@@ -130,7 +130,7 @@ class OwnProject(Resource):
         return Response(OwnProjectOut(project).data)
 
     @own_operation(
-        "Change an own project",
+        "Change a project",
         name="update_own_project",
         tag=TAG,
         request=OwnProjectIn,
@@ -150,7 +150,7 @@ class OwnProject(Resource):
         return Response(OwnProjectOut(project).data)
 
     @own_operation(
-        "Delete an own project",
+        "Delete a project",
         name="delete_own_project",
         tag=TAG,
         answers={202: ResourceDeletedOut},

@@ -16,9 +16,12 @@ def locked(project: Project, *, stops_uploads: bool = False) -> Project | None:
     """
     if stops_uploads:
         wait_for_uploads(project)
-    rows = Project.objects.select_for_update(of=("self",), no_key=not stops_uploads)
-    rows = rows.select_related("owner", "instance", "instance__owner")
-    return rows.filter(pk=project.pk, owner=project.owner_id).first()
+    # First the row alone: one whose instance changed while this waited for it no longer fits the
+    # join, and PostgreSQL would leave it out.
+    rows = Project.objects.filter(pk=project.pk, owner=project.owner_id).order_by()
+    if not rows.select_for_update(no_key=not stops_uploads).values_list("pk").first():
+        return None
+    return rows.select_related("owner", "instance", "instance__owner").first()
 
 
 def held(project: Project, *, stops_uploads: bool = False) -> Project:

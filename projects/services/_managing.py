@@ -9,7 +9,7 @@ from django.db.models import TextChoices
 from accounts.models import User
 from accounts.policy import Actor, Level, reach_of, require_account
 from accounts.selectors import user_named
-from common.database import violated
+from common.database import retry_conflicts, violated
 from common.errors import (
     Conflict,
     DefaultProjectProtected,
@@ -113,6 +113,7 @@ def update_project(*, actor: Actor, owner: str, handle: str, changes: Mapping[st
     return project_for(actor, Level.READER, owner=owner, handle=handle)
 
 
+@retry_conflicts
 @transaction.atomic
 def delete_project(
     *,
@@ -145,6 +146,7 @@ def remove(actor: Actor, project: Project, on_resources: OnResources) -> None:
     project.delete()
 
 
+@retry_conflicts
 @transaction.atomic
 def transfer_project(*, actor: Actor, owner: str, handle: str, new_owner: str) -> Project:
     """Give a project to another account; return it under its new owner.

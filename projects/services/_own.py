@@ -1,21 +1,21 @@
 """Makes, changes and deletes projects of one's own, as the Projects API knows them."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 from django.db import IntegrityError, transaction
 
+from accounts.models import User
 from accounts.policy import Actor, Level, reach_of
 from common.canonical_names import (
     IdTaken,
     NameTaken,
     check_canonical_name,
-    generate_canonical_name,
+    save_named,
 )
-from common.database import violated
-from common.errors import Conflict, DefaultProjectProtected, FieldError, NotFound
+from common.database import retry_conflicts, violated
+from common.errors import DefaultProjectProtected, FieldError, NotFound
 from common.models import uuid7
 from llm_services.selectors import builtin_instance
 from projects.default_project import ensure_default_project
@@ -25,8 +25,6 @@ from projects.services._locking import locked
 from projects.services._managing import OnResources, remove
 
 _DEFAULTS: Mapping[str, Any] = {"metadata": {}}
-# A generated name is free at the first attempt, as good as always.
-_ATTEMPTS = 3
 
 
 @transaction.atomic
@@ -43,16 +41,14 @@ def create_own_project(
     ensure_default_project(reach.owner)
     project = Project(owner=reach.owner, uuid=uuid or uuid7(), instance=builtin_instance())
     _fill(project, {**_DEFAULTS, **values})
-    if values.get("canonical_name") is not None:
-        project.handle = check_canonical_name(values["canonical_name"])
+
+    def save(name: str) -> None:
+        project.handle = name
         _save(project, force_insert=True)
-        return project
-    for _ in range(_ATTEMPTS):
-        project.handle = generate_canonical_name(project.name, what="project")
-        with suppress(NameTaken):
-            _save(project, force_insert=True)
-            return project
-    raise Conflict("No free canonical name was found; choose one.")
+
+    given = values.get("canonical_name")
+    save_named(given, display_name=project.name, what="project", save=save)
+    return project
 
 
 def replace_own_project(*, actor: Actor, uuid: UUID, values: Mapping[str, Any]) -> Project:
@@ -64,12 +60,21 @@ def replace_own_project(*, actor: Actor, uuid: UUID, values: Mapping[str, Any]) 
     return _change(actor, uuid, {**_DEFAULTS, **values})
 
 
-def update_own_project(*, actor: Actor, uuid: UUID, changes: Mapping[str, Any]) -> Project:
-    """Change some of a project; metadata is merged at its top level.
+def update_own_project(
+    *,
+    actor: Actor,
+    uuid: UUID,
+    changes: Mapping[str, Any],
+    owner: User | None = None,
+    merge: bool = True,
+) -> Project:
+    """Change some of a project.
 
+    owner: the account it belongs to, the actor's own by default.
+    merge: whether metadata is merged at its top level, or replaced as all else.
     Raises as `own_project`, Invalid or Conflict.
     """
-    return _change(actor, uuid, changes, merge=True)
+    return _change(actor, uuid, changes, owner=owner, merge=merge)
 
 
 def create_or_replace_own_project(
@@ -90,6 +95,7 @@ def create_or_replace_own_project(
         return replace_own_project(actor=actor, uuid=uuid, values=values), False
 
 
+@retry_conflicts
 @transaction.atomic
 def delete_own_project(*, actor: Actor, uuid: UUID, on_resources: OnResources) -> None:
     """Delete a project with its embeddings, grants and keys; raise as `delete_project`."""
@@ -97,8 +103,15 @@ def delete_own_project(*, actor: Actor, uuid: UUID, on_resources: OnResources) -
 
 
 @transaction.atomic
-def _change(actor: Actor, uuid: UUID, values: Mapping[str, Any], *, merge: bool = False) -> Project:
-    project = _held(actor, uuid)
+def _change(
+    actor: Actor,
+    uuid: UUID,
+    values: Mapping[str, Any],
+    *,
+    owner: User | None = None,
+    merge: bool = False,
+) -> Project:
+    project = _held(actor, uuid, owner=owner)
     if "canonical_name" in values:
         _rename(project, values["canonical_name"])
     _fill(project, values, merge=merge)
@@ -106,8 +119,11 @@ def _change(actor: Actor, uuid: UUID, values: Mapping[str, Any], *, merge: bool 
     return project
 
 
-def _held(actor: Actor, uuid: UUID, *, stops_uploads: bool = False) -> Project:
-    project = locked(own_project(actor, uuid, Level.OWNER), stops_uploads=stops_uploads)
+def _held(
+    actor: Actor, uuid: UUID, *, owner: User | None = None, stops_uploads: bool = False
+) -> Project:
+    found = own_project(actor, uuid, Level.OWNER, owner=owner)
+    project = locked(found, stops_uploads=stops_uploads)
     if project is None:
         raise NotFound(f"Project '{uuid}' does not exist.")
     return project

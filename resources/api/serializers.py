@@ -91,7 +91,9 @@ class Base64(serializers.Field[bytes, Any, Any, Any]):
         if not isinstance(data, str):
             self.fail("invalid")
         try:
-            encoded = data.encode("ascii").translate(None, delete=b"\r\n")
+            encoded = data.encode("ascii")
+            if "\n" in data or "\r" in data:
+                encoded = encoded.translate(None, delete=b"\r\n")
             decoded = binascii.a2b_base64(encoded, strict_mode=True)
         except (UnicodeEncodeError, binascii.Error):
             self.fail("base64")
