@@ -1,77 +1,24 @@
 """Administration of embeddings: to find, read and delete them. No page loads or shows vectors."""
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
-from django import forms
 from django.contrib import admin
-from django.contrib.admin.options import IncorrectLookupParameters
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Left
 from django.http import HttpRequest
 from django.utils.html import format_html
 
 from accounts.admin import actor_of
-from common.admin import CappedPaginator, Completion, ServiceAdmin
+from common.admin import CappedPaginator, ServiceAdmin
 from common.errors import NotFound
 from embeddings import services
 from embeddings.models import Embedding
 from embeddings.selectors import embedding_for
-from projects.models import Project
+from projects.admin import ProjectFilter
 
 _EXCERPT = 60
 _SHOWN = 20_000
-
-
-class ProjectChoice(forms.Form):
-    """Names a project by completing what is typed: a server may hold thousands."""
-
-    project = forms.ModelChoiceField(
-        Project.objects.select_related("owner"),
-        required=False,
-        label="Owner or project",
-        widget=Completion(Embedding._meta.get_field("project"), admin.site),
-    )
-
-
-class ProjectFilter(admin.ListFilter):
-    """Shows the embeddings of one project."""
-
-    title = "project"
-    template = "admin/embeddings/embedding/project_filter.html"
-
-    def __init__(
-        self, request: HttpRequest, params: dict[str, Any], model: Any, model_admin: Any
-    ) -> None:
-        super().__init__(request, params, model, model_admin)
-        given = params.pop("project", [""])
-        self.form = ProjectChoice({"project": given[-1]})
-        self.others = [
-            (name, value)
-            for name, value in request.GET.items()
-            if name not in {"project", "p", "e"}
-        ]
-
-    def has_output(self) -> bool:
-        """Return True: the filter is a field."""
-        return True
-
-    def choices(self, changelist: Any) -> Iterator[Mapping[str, object]]:
-        """Return nothing: the template shows the form."""
-        return iter(())
-
-    def expected_parameters(self) -> list[str | None]:
-        """Return the one parameter."""
-        return ["project"]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        """Return the embeddings of the chosen project, or all."""
-        if not self.form.is_valid():
-            raise IncorrectLookupParameters
-        project = self.form.cleaned_data["project"]
-        return queryset if project is None else queryset.filter(project=project)
 
 
 @admin.register(Embedding)
@@ -79,7 +26,7 @@ class EmbeddingAdmin(ServiceAdmin[Embedding]):
     """Embeddings; they come in through the API only."""
 
     list_display = ["text_id", "excerpt", "project", "created_at"]
-    list_filter = [ProjectFilter]
+    list_filter = [("project", ProjectFilter)]
     list_select_related = ["project__owner"]
     # Anything else would sort the whole table: this is the order of its index.
     ordering = ["project_id", "text_id", "segment"]
@@ -113,11 +60,6 @@ class EmbeddingAdmin(ServiceAdmin[Embedding]):
         "created_at",
         "updated_at",
     ]
-
-    @property
-    def media(self) -> forms.Media:
-        """Return what the filter needs, too."""
-        return super().media + ProjectChoice().media
 
     @admin.display(description="Text")
     def excerpt(self, row: Embedding) -> str:

@@ -1,22 +1,56 @@
 """Administration of projects and the grants on them."""
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.utils import model_ngettext
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html_join
 
 from accounts.admin import NewSharesInline, ShareAdmin, SharedAdmin, SharesInline, actor_of
 from accounts.models import Role, User
 from accounts.policy import Actor
-from common.admin import Completion, ServiceForm, Verbatim
+from common.admin import CompletingFilter, Completion, ServiceForm, Verbatim
 from projects import services
+from projects.api.own_serializers import OwnProjectIn
 from projects.models import Project, ProjectShare
-from projects.selectors import count_embeddings
+from projects.selectors import count_embeddings, grouped_in
+from projects.services import OnResources
+
+# How a field asks for the names of one owner's projects only.
+_OWNER = "of_owner"
+_key = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+
+class ProjectFilter(CompletingFilter):
+    """Narrows a list down to one project."""
+
+    label = "Owner or project"
+
+
+class ProjectOf(forms.ModelChoiceField[Project]):
+    """A project of one owner: completes the names of those, and refuses any other."""
+
+    def __init__(self, owner: User) -> None:
+        widget = Completion(ProjectShare._meta.get_field("subject"), admin.site)
+        widget.among = {_OWNER: owner.pk}
+        super().__init__(
+            Project.objects.filter(owner=owner).select_related("owner"),
+            label="Project",
+            widget=widget,
+            error_messages={"invalid_choice": f"Choose a project of '{owner.handle}'."},
+        )
 
 
 class ProjectForm(ServiceForm[Project]):
     """A project; `new_owner` is not a column but what to do with it."""
+
+    shape = OwnProjectIn
 
     metadata_schema = Verbatim(
         required=False,
@@ -33,6 +67,48 @@ class ProjectForm(ServiceForm[Project]):
     )
 
 
+class DeletionForm(forms.Form):
+    """Asks what becomes of the agents, end users and files in projects that are deleted.
+
+    Offers what whoever asks may do with each kind of them.
+    """
+
+    on_resources = forms.ChoiceField(
+        label="What becomes of them", widget=forms.RadioSelect, initial=OnResources.RESTRICT
+    )
+
+    def __init__(self, request: HttpRequest, counts: Mapping[type[Model], int]) -> None:
+        super().__init__(request.POST if "post" in request.POST else None)
+        self.counts = counts
+        needed = {OnResources.MOVE: "change", OnResources.DELETE: "delete"}
+        field: Any = self.fields["on_resources"]
+        field.choices = [
+            (each.value, each.label)
+            for each in OnResources
+            if each not in needed or _may_all(request, needed[each], counts)
+        ]
+
+    def held(self) -> str:
+        """Return what is there, in words."""
+        return ", ".join(_counted(model, number) for model, number in self.counts.items() if number)
+
+    def chosen(self) -> OnResources:
+        """Return the choice; without a good one, what loses nothing."""
+        if not self.is_valid():
+            return OnResources.RESTRICT
+        return OnResources(self.cleaned_data["on_resources"])
+
+
+def _may_all(request: HttpRequest, action: str, counts: Mapping[type[Model], int]) -> bool:
+    user: Any = request.user
+    held = [model._meta for model, number in counts.items() if number]
+    return all(user.has_perm(f"{each.app_label}.{action}_{each.model_name}") for each in held)
+
+
+def _counted(model: type[Model], number: int) -> str:
+    return f"{number} {model_ngettext(model._meta, number)}"
+
+
 class ProjectSharesInline(SharesInline[ProjectShare]):
     """Who a project is shared with."""
 
@@ -47,9 +123,10 @@ class NewProjectSharesInline(NewSharesInline[ProjectShare]):
 
 @admin.register(Project)
 class ProjectAdmin(SharedAdmin[Project]):
-    """Projects. What they hold is listed under embeddings."""
+    """Projects. What they hold is listed under embeddings, agents, end users and files."""
 
     form = ProjectForm
+    refused_deletion_page = "delete"
     list_display = [
         "handle",
         "owner",
@@ -79,12 +156,13 @@ class ProjectAdmin(SharedAdmin[Project]):
         (
             None,
             {
-                "fields": ["owner", "handle", "description", "instance", "public_read"],
+                "fields": ["owner", "handle", "name", "description", "instance", "public_read"],
                 "description": "The instance must be the owner's, shared with the owner, or the "
-                "built-in one. Handles cannot be changed afterwards.",
+                "built-in one. Handles cannot be changed afterwards. Without a name, a project "
+                "is called by its handle.",
             },
         ),
-        ("Metadata", {"fields": ["metadata_schema"]}),
+        ("Metadata", {"fields": ["metadata", "metadata_schema"]}),
     ]
     fieldsets = [
         (
@@ -98,21 +176,21 @@ class ProjectAdmin(SharedAdmin[Project]):
                     "instance",
                     "public_read",
                     "embeddings",
+                    "grouped",
                 ],
                 "description": "While a project holds embeddings, its instance can only be "
                 "replaced by one of as many dimensions.",
             },
         ),
-        ("Metadata", {"fields": ["metadata_schema", "metadata"]}),
+        ("Metadata", {"fields": ["metadata", "metadata_schema"]}),
         ("Ownership", {"fields": ["new_owner"], "classes": ["collapse"]}),
         ("Identity", {"fields": ["id", "uuid", "is_default", "created_at", "updated_at"]}),
     ]
     _kept = (
         "owner",
         "handle",
-        "name",
         "embeddings",
-        "metadata",
+        "grouped",
         "id",
         "uuid",
         "is_default",
@@ -127,6 +205,18 @@ class ProjectAdmin(SharedAdmin[Project]):
         number: int = project.number_of_embeddings  # type: ignore[attr-defined]
         return number
 
+    @admin.display(description="Also holds")
+    def grouped(self, project: Project) -> str:
+        """Return how many agents, end users and files the project holds, with links to them."""
+        return format_html_join(
+            " · ",
+            '<a href="{}?project={}">{}</a>',
+            (
+                (reverse(_list_of(model)), project.pk, _counted(model, number))
+                for model, number in grouped_in([project]).items()
+            ),
+        )
+
     def get_fieldsets(self, request: HttpRequest, obj: Project | None = None) -> Any:
         """Return the fields of a new or a stored project."""
         if obj is None:
@@ -139,30 +229,45 @@ class ProjectAdmin(SharedAdmin[Project]):
         """Keep what addresses a project, and what no service changes."""
         return [] if obj is None else list(self._kept)
 
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Project], search_term: str
+    ) -> tuple[QuerySet[Project], bool]:
+        """Find projects; for a field that takes those of one owner only, among them."""
+        owner = request.GET.get(_OWNER, "")
+        if _key.fullmatch(owner):
+            queryset = queryset.filter(owner=int(owner))
+        return super().get_search_results(request, queryset, search_term)
+
     def has_delete_permission(self, request: HttpRequest, obj: Project | None = None) -> bool:
         """Protect default projects."""
         if obj is not None and obj.is_default:
             return False
         return bool(super().has_delete_permission(request, obj))
 
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Return what a deletion takes along; the page asks about what need not go along."""
+        found = super().get_deleted_objects(objs, request)
+        request.deletion = DeletionForm(request, grouped_in(objs))  # type: ignore[attr-defined]
+        return found
+
     def create(self, request: HttpRequest, form: Any) -> Project:
         """Create the project."""
         given = form.cleaned_data
-        return services.create_project(
+        project = services.create_project(
             actor=actor_of(request),
             owner=given["owner"].handle,
             handle=given["handle"],
             values=_as_the_api_says(given),
         )
+        return _describe(request, project, form.changes())
 
     def change(self, request: HttpRequest, row: Project, form: Any) -> Project:
         """Change the project, and then give it to its new owner if there is one."""
         actor, owner, changes = actor_of(request), row.owner.handle, form.changes()
         new_owner = changes.pop("new_owner", None)
-        if changes:
-            services.update_project(
-                actor=actor, owner=owner, handle=row.handle, changes=_as_the_api_says(changes)
-            )
+        if values := _as_the_api_says(changes):
+            services.update_project(actor=actor, owner=owner, handle=row.handle, changes=values)
+        _describe(request, row, changes)
         if new_owner is not None:
             services.transfer_project(
                 actor=actor, owner=owner, handle=row.handle, new_owner=new_owner.handle
@@ -170,12 +275,22 @@ class ProjectAdmin(SharedAdmin[Project]):
         return row
 
     def remove(self, request: HttpRequest, row: Project) -> None:
-        """Delete the project with its embeddings."""
-        services.delete_project(actor=actor_of(request), owner=row.owner.handle, handle=row.handle)
+        """Delete the project with its embeddings, and do as chosen with what it groups."""
+        deletion: DeletionForm = request.deletion  # type: ignore[attr-defined]
+        services.delete_project(
+            actor=actor_of(request),
+            owner=row.owner.handle,
+            handle=row.handle,
+            on_resources=deletion.chosen(),
+        )
+
+
+def _list_of(model: type[Model]) -> str:
+    return f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist"
 
 
 def _as_the_api_says(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the values under the names that the services know."""
+    """Return the values that `/v1` knows, under its names."""
     values: dict[str, Any] = {
         name: given[name] for name in ("description", "public_read") if name in given
     }
@@ -185,6 +300,20 @@ def _as_the_api_says(given: dict[str, Any]) -> dict[str, Any]:
         values["instance_owner"] = given["instance"].owner.handle
         values["instance_handle"] = given["instance"].handle
     return values
+
+
+def _describe(request: HttpRequest, project: Project, given: dict[str, Any]) -> Project:
+    """Change what only the Projects API knows: it merges metadata, while a form shows all of it."""
+    about: dict[str, Any] = {name: given[name] for name in ("name", "metadata") if name in given}
+    if not about:
+        return project
+    return services.update_own_project(
+        actor=actor_of(request),
+        owner=project.owner,
+        uuid=project.uuid,
+        changes=about,
+        merge=False,
+    )
 
 
 @admin.register(ProjectShare)

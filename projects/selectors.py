@@ -1,11 +1,12 @@
 """Finds projects that somebody may see."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import CharField, Count, OuterRef, Q, QuerySet, Subquery, Value
+from django.db.models import CharField, Count, Model, OuterRef, Q, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce, Lower
 
 from accounts.models import User
@@ -72,12 +73,15 @@ def own_projects(actor: Actor) -> QuerySet[Project]:
     return _within(reach)
 
 
-def own_project(actor: Actor, uuid: UUID, needed: Level = Level.READER) -> Project:
-    """Return a project of the actor's account by its id; raise NotFound for any other.
+def own_project(
+    actor: Actor, uuid: UUID, needed: Level = Level.READER, *, owner: User | None = None
+) -> Project:
+    """Return a project of an account by its id; raise NotFound for any other.
 
+    owner: the account, the actor's own by default.
     Raises as `policy.reach_of` besides, and Forbidden where the key carries less than `needed`.
     """
-    reach = reach_of(actor)
+    reach = reach_of(actor, owner)
     project = _within(reach).filter(uuid=uuid).first()
     if project is None:
         raise NotFound(f"Project '{uuid}' does not exist.")
@@ -122,6 +126,17 @@ def projects_reached_by(user: User) -> list[dict[str, str]]:
         {"project_handle": row.handle, "owner": row.owner.handle, "role": level_of(row).word}
         for row in rows
     ]
+
+
+# What higher apps let a project group: models with a foreign key `project`. A project that holds
+# rows of theirs is not deleted before somebody has said what becomes of them.
+grouped: list[type[Model]] = []
+
+
+def grouped_in(projects: Iterable[Project]) -> dict[type[Model], int]:
+    """Return how many rows of each such model the projects hold together."""
+    keys = [project.pk for project in projects]
+    return {model: model._default_manager.filter(project__in=keys).count() for model in grouped}
 
 
 def with_counts(rows: QuerySet[Project]) -> QuerySet[Project]:

@@ -10,10 +10,12 @@ class ResourcesConfig(AppConfig):
 
     def ready(self) -> None:
         """Decide what becomes of a deleted project's resources, and of a deleted row's bytes."""
+        from projects.selectors import grouped
         from projects.services import before_deletion
-        from resources.models import File
+        from resources.models import KINDS, File
         from resources.services import forget_content, settle_resources
 
+        grouped.extend(KINDS)
         before_deletion.append(settle_resources)
         # A signal, because rows go with their account as well, which knows nothing of files.
         post_delete.connect(forget_content, sender=File)

@@ -60,6 +60,9 @@ def test_every_model_is_there() -> None:
         "llm_services.InstanceShare",
         "projects.Project",
         "projects.ProjectShare",
+        "resources.Agent",
+        "resources.EndUser",
+        "resources.File",
     ]
 
 

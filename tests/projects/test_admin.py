@@ -3,13 +3,19 @@
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
 from django.db.models import Model
 from django.test import Client
 
+from accounts import services as accounts
+from accounts.policy import BOOTSTRAP_ADMIN
 from embeddings import store
 from embeddings.models import Embedding
 from llm_services.selectors import builtin_instance
 from projects.models import Project, ProjectShare
+from resources.models import Agent, EndUser, File
+from resources.services import create_resource
 from tests.admin_site import (
     NO_SHARES,
     SCRIPT,
@@ -105,20 +111,64 @@ def test_projects_change(cast: Cast) -> None:
             description="new",
             metadata_schema=SCHEMA,
             handle="other",
-            name="other",
+            name="The letters",
+            metadata='{"team": "cs"}',
             owner=stored("sam").pk,
         ),
     )
     project = Project.objects.get(pk=cast.project.pk)
-    assert (str(project), project.name, project.description, project.metadata_schema) == (
+    assert (str(project), project.description, project.metadata_schema) == (
         "alice/letters",
-        "letters",
         "new",
         SCHEMA,
     )
+    assert (project.name, project.metadata) == ("The letters", {"team": "cs"})
     assert list(errors(submit(ada, url, metadata_schema="{"))) == ["metadata_schema"]
     page(ada.get(url))
     page(ada.get(address(cast.project, "history")))
+
+
+def test_a_new_project_has_the_name_and_the_metadata_that_were_entered(cast: Cast) -> None:
+    ada = sign_in()
+    accepted(add_project(ada, name="The notes", metadata='{"team": "cs"}'))
+    notes = Project.objects.get(owner__handle="sam", handle="notes")
+    assert (notes.name, notes.metadata) == ("The notes", {"team": "cs"})
+    accepted(add_project(ada, handle="more"))
+    more = Project.objects.get(owner__handle="sam", handle="more")
+    assert (more.name, more.metadata) == ("more", {})
+    assert list(errors(add_project(ada, handle="third", name="bell\a"))) == ["name"]
+    assert not Project.objects.filter(handle="third").exists()
+
+
+def test_metadata_becomes_what_the_form_shows(cast: Cast) -> None:
+    ada, url = sign_in(), address(cast.project, "change")
+    Project.objects.filter(pk=cast.project.pk).update(metadata={"old": 1, "kept": 1})
+    accepted(submit(ada, url, metadata='{"kept": true}'))
+    cast.project.refresh_from_db()
+    assert cast.project.metadata == {"kept": True}
+    accepted(submit(ada, url, metadata=""))
+    cast.project.refresh_from_db()
+    assert cast.project.metadata == {}
+
+
+@pytest.mark.parametrize(
+    ("entered", "field"),
+    [
+        ({"name": ""}, "name"),
+        ({"name": "x" * 256}, "name"),
+        ({"name": "bell\a"}, "name"),
+        ({"metadata": "[]"}, "metadata"),
+        ({"metadata": "{"}, "metadata"),
+        ({"metadata": '{"a": "\\u0000"}'}, "metadata"),
+    ],
+)
+def test_names_and_metadata_follow_the_rules_of_the_api(
+    cast: Cast, entered: dict[str, str], field: str
+) -> None:
+    answer = submit(sign_in(), address(cast.project, "change"), description="lost", **entered)
+    assert list(errors(answer)) == [field]
+    cast.project.refresh_from_db()
+    assert (cast.project.name, cast.project.description) == ("letters", "")
 
 
 def test_metadata_and_schemas_are_text(cast: Cast) -> None:
@@ -195,9 +245,11 @@ def test_default_projects_stay(cast: Cast) -> None:
     ada = sign_in()
     default = Project.objects.get(owner__handle="alice", is_default=True)
     assert 'name="new_owner"' not in page(ada.get(address(default, "change")))
-    accepted(submit(ada, address(default, "change"), description="mine", handle="other"))
+    entered = {"description": "mine", "name": "Mine", "metadata": '{"a": 1}', "handle": "other"}
+    accepted(submit(ada, address(default, "change"), **entered))
     default.refresh_from_db()
     assert (default.handle, default.description) == ("default", "mine")
+    assert (default.name, default.metadata) == ("Mine", {"a": 1})
     answer = submit(ada, address(default, "change"), new_owner=stored("sam").pk)
     assert "cannot be transferred" in errors(answer)["__all__"][0]
     assert ada.post(address(default, "delete"), {"post": "yes"}).status_code == 403
@@ -215,6 +267,92 @@ def test_deleting_counts_what_goes_along(cast: Cast) -> None:
     assert "Project shares: 2" in text
     accepted(ada.post(address(cast.project, "delete"), {"post": "yes"}))
     assert not Embedding.objects.exists()
+
+
+# --- What a project groups ------------------------------------------------------------------------
+def group(project: Project, agents: int = 2) -> None:
+    """Put agents and an end user into the project."""
+    whose: dict[str, Any] = {"actor": BOOTSTRAP_ADMIN, "owner": project.owner}
+    for kind, count in ((Agent, agents), (EndUser, 1)):
+        for _ in range(count):
+            values = {"name": "Scribe", "project": project.handle}
+            create_resource(kind, values=values, **whose)
+
+
+def test_a_project_shows_how_much_it_groups_and_leads_there(cast: Cast) -> None:
+    ada = sign_in()
+    group(cast.project)
+    text = page(ada.get(address(cast.project, "change")))
+    for kind, shown in ((Agent, "2 agents"), (EndUser, "1 end user"), (File, "0 files")):
+        assert f'href="{address(kind)}?project={cast.project.pk}">{shown}</a>' in text
+
+
+def test_deleting_asks_what_becomes_of_what_a_project_groups(cast: Cast) -> None:
+    ada, url = sign_in(), address(cast.project, "delete")
+    assert 'name="on_resources"' not in page(ada.get(url))
+    group(cast.project)
+    text = page(ada.get(url))
+    assert "2 agents, 1 end user" in text
+    assert text.count('name="on_resources"') == 3
+
+
+@pytest.mark.parametrize("sent", [{}, {"on_resources": "restrict"}, {"on_resources": "x"}])
+def test_without_a_choice_nothing_is_deleted(cast: Cast, sent: dict[str, str]) -> None:
+    ada = sign_in()
+    group(cast.project)
+    answer = ada.post(address(cast.project, "delete"), {"post": "yes", **sent})
+    assert answer.headers["Location"] == address(cast.project, "delete")
+    assert "still holds 2 agents, 1 user" in accepted(answer)[0]
+    rows: list[Model] = [cast.project]
+    chosen = act(ada, Project, "delete_selected", rows, post="yes", **sent)
+    assert "still holds 2 agents, 1 user" in accepted(chosen)[0]
+    assert Agent.objects.filter(project=cast.project).count() == 2
+    assert not LogEntry.objects.exists()
+
+
+def test_what_a_project_groups_moves_to_the_default_project(cast: Cast) -> None:
+    group(cast.project)
+    sent = {"post": "yes", "on_resources": "move"}
+    accepted(sign_in().post(address(cast.project, "delete"), sent))
+    default = Project.objects.get(owner__handle="alice")
+    assert default.is_default
+    assert set(Agent.objects.values_list("project", flat=True)) == {default.pk}
+    assert set(EndUser.objects.values_list("project", flat=True)) == {default.pk}
+
+
+def test_what_chosen_projects_group_goes_with_them(cast: Cast) -> None:
+    ada = sign_in()
+    rows: list[Model] = [cast.project, make_project("alice", "archive")]
+    for project in Project.objects.filter(owner__handle="alice"):
+        group(project)
+    assert "4 agents, 2 end users" in page(act(ada, Project, "delete_selected", rows))
+    sent = {"post": "yes", "on_resources": "delete"}
+    accepted(act(ada, Project, "delete_selected", rows, **sent))
+    default = Project.objects.get(owner__handle="alice")
+    assert default.is_default
+    assert set(Agent.objects.values_list("project", flat=True)) == {default.pk}
+    assert EndUser.objects.get().project == default
+
+
+def test_staff_do_with_what_a_project_groups_what_their_permissions_say(cast: Cast) -> None:
+    make_user("stella")
+    accounts.set_access(actor=BOOTSTRAP_ADMIN, handle="stella", changes={"is_staff": True})
+    permissions = ["delete_project", "view_project", "delete_projectshare", "change_agent"]
+    stella, url = stored("stella"), address(cast.project, "delete")
+    stella.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    group(cast.project)
+    for choice in ("move", "delete"):
+        client = sign_in("stella")
+        assert f'value="{choice}"' not in page(client.get(url))
+        refused = client.post(url, {"post": "yes", "on_resources": choice})
+        assert "still holds" in accepted(refused)[0]
+    stella.user_permissions.add(Permission.objects.get(codename="change_enduser"))
+    client = sign_in("stella")
+    assert 'value="delete"' not in page(client.get(url))
+    answer = client.post(url, {"post": "yes", "on_resources": "move"})
+    assert answer.status_code == 302
+    assert not Project.objects.filter(pk=cast.project.pk).exists()
+    assert Agent.objects.count() == 2
 
 
 def test_pages_take_as_many_queries_for_two_rows_as_for_twenty(cast: Cast) -> None:

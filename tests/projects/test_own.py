@@ -8,6 +8,7 @@ import pytest
 from tests.answers import A_UUID, TIMES, assert_error, nothing_changes, queries_of
 from tests.factories import Answer, Caller, Cast
 
+AN_ID = "0198b5a4-2f6e-7cc1-9d53-6f0d4f9d2b10"
 NAME = {"name": "Customer Support"}
 FULL = {**NAME, "canonical_name": "customer_support", "metadata": {"team": {"lead": "ann"}}}
 
@@ -225,9 +226,9 @@ def test_no_address_takes_or_redirects_to_a_trailing_slash(cast: Cast, path: str
         ("/projects", {"GET", "POST"}),
         ("/agents", {"GET", "POST"}),
         ("/agents/models", {"GET"}),
-        (f"/projects/{uuid4()}", {"GET", "POST", "PUT", "PATCH", "DELETE"}),
-        (f"/users/{uuid4()}", {"GET", "POST", "PUT", "PATCH", "DELETE"}),
-        (f"/files/{uuid4()}", {"GET", "PATCH", "DELETE"}),
+        (f"/projects/{AN_ID}", {"GET", "POST", "PUT", "PATCH", "DELETE"}),
+        (f"/users/{AN_ID}", {"GET", "POST", "PUT", "PATCH", "DELETE"}),
+        (f"/files/{AN_ID}", {"GET", "PATCH", "DELETE"}),
     ],
 )
 def test_other_methods_are_405_with_those_allowed(cast: Cast, path: str, allowed: set[str]) -> None:
