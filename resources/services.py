@@ -28,6 +28,7 @@ from common.errors import (
     NotFound,
     ProjectNotEmpty,
     ProjectNotFound,
+    Unavailable,
 )
 from common.models import uuid7
 from projects.default_project import default_project_of
@@ -75,14 +76,18 @@ def create_resource(
 def create_file(
     *, actor: Actor, values: Mapping[str, Any], content: bytes, owner: User | None = None
 ) -> File:
-    """Store a file; raise as `create_resource`.
+    """Store a file; raise as `create_resource`, and Unavailable where the storage refuses.
 
     content: at least one byte.
     """
     row = _new(File, _writing(actor, File, owner), values, None)
     row.size = len(content)
     row.sha256 = hashlib.sha256(content).hexdigest()
-    row.content.save("", ContentFile(content), save=False)
+    try:
+        row.content.save("", ContentFile(content), save=False)
+    except OSError as error:
+        log.error("file_not_stored", error=error.strerror)
+        raise Unavailable("The server's storage did not take the file; try again later.") from error
     try:
         _save(row, force_insert=True)
     except (DomainError, IntegrityError):

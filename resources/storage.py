@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ class DurableFileSystemStorage(FileSystemStorage):
     """Django's storage in a folder; what `save` returned for survives a power cut."""
 
     def _save(self, name: str, content: Any) -> str:
-        stored: str = super()._save(name, content)  # type: ignore[misc]
+        try:
+            stored: str = super()._save(name, content)  # type: ignore[misc]
+        except OSError:
+            # The disk is full, say; what was written so far belongs to nobody.
+            with suppress(OSError):
+                self.delete(name)
+            raise
         written = Path(self.path(stored))
         # The bytes, the entry in their folder, and the entry of that folder if it is new.
         for place in (written, written.parent, Path(self.location)):

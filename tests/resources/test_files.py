@@ -2,7 +2,10 @@
 
 import hashlib
 import os
+import resource
 from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -190,6 +193,33 @@ def test_a_body_over_the_limit_is_413(cast: Cast, settings: Any) -> None:
     with nothing_changes():
         answer = cast.alice.post("/files", {**NEW, "content": content})
         assert_error(answer, 413, "payload_too_large", says="1 MiB")
+
+
+@contextmanager
+def no_file_larger_than(size: int) -> Iterator[None]:
+    """Have the system refuse to write more into one file, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_503_and_leaves_nothing_half_written(cast: Cast, files_folder: Path) -> None:
+    large = {**NEW, "content": b64encode(bytes(200_000)).decode()}
+    with nothing_changes(), no_file_larger_than(100_000):
+        answer = cast.alice.post("/files", large)
+    assert_error(answer, 503, "unavailable", says="storage")
+    assert kept(files_folder) == []
+    assert cast.alice.post("/files", large).status == 201
+
+
+def test_a_storage_that_is_not_there_is_503(cast: Cast, files_folder: Path) -> None:
+    files_folder.write_text("not a folder")
+    with nothing_changes():
+        assert_error(cast.alice.post("/files", NEW), 503, "unavailable", says="storage")
+    assert cast.alice.get("/files").body == []
 
 
 # --- Change ---------------------------------------------------------------------------------------
