@@ -6,7 +6,7 @@ which the column must contain. Containment (`@>`) is what a GIN index with `json
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from operator import and_, or_
 from typing import Any
@@ -47,29 +47,39 @@ def condition(given: Iterable[tuple[str, Sequence[str]]], *, column: str = "meta
         else:
             path = json.checked_text(name.removeprefix(PREFIX), "query (a name)")
             parts.append(_leaf(column, path, values))
-    return reduce(and_, parts, Q())
+    return _all(parts)
 
 
 def _leaf(column: str, path: str, values: Sequence[str]) -> Q:
-    if len(values) == 1:
-        return _at(column, path, _meanings(values[0]))
-    return reduce(
-        and_, (_at(column, path, [[each] for each in _meanings(value)]) for value in values)
+    """Ask for all the values at one of the places that a path means."""
+    many = len(values) > 1
+    return _any(
+        _all(
+            _any(_contains(column, place([each] if many else each)) for each in _meanings(value))
+            for value in values
+        )
+        for place in _places(path)
     )
 
 
-def _at(column: str, path: str, wanted: Iterable[Any]) -> Q:
-    """Ask for one of some values at a dotted path, or at the key that has the dots in it."""
+def _places(path: str) -> list[Callable[[Any], dict[str, Any]]]:
+    """Return what puts a value where a path leads: the key with the dots in it, or key by key."""
     keys = path.split(".")
-    options = []
-    for value in wanted:
-        options.append(_contains(column, {path: value}))
-        # What is nested deeper was never stored.
-        if 1 < len(keys) < json.MAX_DEPTH:
-            options.append(
-                _contains(column, reduce(lambda inner, key: {key: inner}, reversed(keys), value))
-            )
-    return reduce(or_, options)
+
+    def nested(value: Any) -> dict[str, Any]:
+        inner: dict[str, Any] = reduce(lambda within, key: {key: within}, reversed(keys), value)
+        return inner
+
+    # What would be nested any deeper was never stored.
+    return [lambda value: {path: value}, *([nested] if 1 < len(keys) < json.MAX_DEPTH else [])]
+
+
+def _any(conditions: Iterable[Q]) -> Q:
+    return reduce(or_, conditions)
+
+
+def _all(conditions: Iterable[Q]) -> Q:
+    return reduce(and_, conditions, Q())
 
 
 def _meanings(text: str) -> list[Any]:

@@ -9,7 +9,7 @@ from rest_framework.response import Response
 from accounts.authentication import OWN_AUTHENTICATION, actor_of
 from common.api import Resource, given
 from common.listing import listed
-from common.own import ResourceDeletedOut, deleted, read_id
+from common.own_views import ResourceDeletedOut, deleted, read_id
 from common.schema import answer_example, body_example, own_operation
 from resources import selectors, services
 from resources.api import examples

@@ -132,6 +132,7 @@ METADATA: dict[str, dict[str, Any]] = {
     "flat": {"team.lead": "ann", "n": "1", "on": "true"},
     "numbers": {"n": 1, "price": 1.5, "big": 2**62, "nothing": None},
     "odd": {"": "empty", "a'b\"c\\d{}%s": "'; --", "deep": {"a": {"b.c": "x"}}},
+    "apart": {"x": {"y": ["a"]}, "x.y": ["b", "c"]},
     "bare": {},
 }
 FOUND: list[tuple[list[tuple[str, str]], set[str]]] = [
@@ -157,6 +158,8 @@ FOUND: list[tuple[list[tuple[str, str]], set[str]]] = [
     ([("metadata_filter.tags", "a"), ("metadata_filter.tags", "c")], set()),
     ([("metadata_filter.tags", "a")], set()),
     ([("metadata_filter.team.lead", "ann"), ("metadata_filter.team.lead", "ann")], set()),
+    ([("metadata_filter.x.y", "b"), ("metadata_filter.x.y", "c")], {"apart"}),
+    ([("metadata_filter.x.y", "a"), ("metadata_filter.x.y", "b")], set()),
     ([("metadata_filter.", "empty")], {"odd"}),
     ([("metadata_filter.a'b\"c\\d{}%s", "'; --")], {"odd"}),
     ([("metadata_filter.deep.a.b.c", "x")], set()),

@@ -1,4 +1,4 @@
-"""The base of the Projects API's views: ids from addresses, and the answer to a deletion."""
+"""What views of the Projects API have in common: ids from addresses, and the answer to a deletion."""
 
 import re
 from typing import Any
