@@ -1,4 +1,4 @@
-"""What views of the Projects API have in common: ids from addresses, and the answer to a deletion."""
+"""What views of the Projects API share: ids from addresses, and the answer to a deletion."""
 
 import re
 from typing import Any
