@@ -86,6 +86,15 @@ def test_every_method_of_every_route_is_described_and_nothing_else() -> None:
     assert not [each for each in served()["paths"] if each.startswith(tuple(ALIASES))]
 
 
+def test_tags_are_grouped_by_the_two_apis() -> None:
+    groups = {group["name"]: set(group["tags"]) for group in served()["x-tagGroups"]}
+    tags = [tag["name"] for tag in served()["tags"]]
+    assert sorted(tag for group in groups.values() for tag in group) == sorted(tags)
+    for _, template, described in OPERATIONS:
+        (tag,) = described["tags"]
+        assert (tag in groups["Projects API"]) == is_own(template), template
+
+
 def test_names_of_operations_are_unique_and_start_with_a_verb() -> None:
     assert len(NAMES) == len(set(NAMES))
     odd = [name for name in NAMES if name.split("_")[0] not in _VERBS or "v1" in name]

@@ -1,15 +1,18 @@
 """The default project: everybody has one, from the first moment, and it stays."""
 
 from importlib import import_module
+from io import StringIO
 from typing import Any
 
 import pytest
 from django.apps import apps
+from django.core.management import call_command
 from django.db import IntegrityError, transaction
 
 from accounts.models import User
 from projects.default_project import ensure_default_project
 from projects.models import Project
+from tests.admin_site import sign_in
 from tests.factories import Cast, item, make_instance, make_user, stored
 
 DEFAULT = "/v1/projects/alice/default"
@@ -45,11 +48,16 @@ def test_it_is_in_the_owners_list(cast: Cast) -> None:
     assert [each["project_handle"] for each in listed] == ["default", "letters"]
 
 
-def test_every_way_to_make_an_account_makes_it(db: None) -> None:
+def test_every_way_to_make_an_account_makes_it(cast: Cast) -> None:
     make_user("bob")
     User.objects.create_superuser("root-admin", "secret")
     User.objects.create_user("carol")
-    for handle in ("bob", "root-admin", "carol"):
+    call_command("createowner", "dora", stdout=StringIO())
+    assert cast.ada.post("/v1/users", {"user_handle": "emil"}).status == 201
+    assert cast.ada.put("/v1/users/fred", {}).status == 201
+    new = {"handle": "gina", "name": "", "email": "", "password1": "", "password2": ""}
+    assert sign_in().post("/admin/accounts/user/add/", new).status_code == 200
+    for handle in ("bob", "root-admin", "carol", "dora", "emil", "fred", "gina"):
         assert [each.handle for each in defaults_of(handle)] == ["default"]
     assert defaults_of("_system") == []
 
