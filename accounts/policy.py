@@ -1,7 +1,8 @@
 """Who may do what: every permission of the program is decided here.
 
 The answer is always one level of an ordered scale. It is asked for one row (`fetch`), for many
-(`scope`) and for an account (`require_account`); nothing else compares owners or roles.
+(`scope`), for an account (`require_account`) and for all that is an account's own (`reach_of`);
+nothing else compares owners or roles.
 """
 
 from dataclasses import dataclass
@@ -78,6 +79,7 @@ ANONYMOUS = Actor()
 BOOTSTRAP_ADMIN = Actor(bootstrap=True)
 
 T = TypeVar("T", bound=Owned)
+M = TypeVar("M", bound=Model)
 
 
 def with_level(actor: Actor, things: QuerySet[T]) -> QuerySet[T]:
@@ -192,10 +194,20 @@ class Reach:
     level: Level
     project_id: int | None = None
 
+    def within(self, rows: QuerySet[M], *, project: str) -> QuerySet[M]:
+        """Return those of the rows that are within reach.
+
+        project: the lookup of the project that a row is in, or is: such as ``project`` or ``pk``.
+        """
+        rows = rows.filter(owner=self.owner)
+        return rows if self.project_id is None else rows.filter(**{project: self.project_id})
+
     def require(self, needed: Level, what: str) -> None:
         """Raise Forbidden where the key carries less than what is needed to do `what`."""
         if self.level < needed:
-            raise Forbidden(f"{what} needs a key with the role {needed.word}; yours carries less.")
+            lesser = needed < Level.OWNER
+            key = f"a key with the role {needed.word}" if lesser else "a key without a role"
+            raise Forbidden(f"{what} needs {key}; yours carries less.")
 
     def require_all(self, what: str) -> None:
         """Raise Forbidden for a key that is for one project only."""
@@ -207,8 +219,8 @@ def reach_of(actor: Actor, owner: User | None = None) -> Reach:
     """Return how far the actor reaches into an account: its own, unless another one is named.
 
     This is what `with_level` answers for owned things, without asking the database. Raises
-    Unauthenticated for anonymous actors, Forbidden for others' accounts and for the configured
-    admin key, which belongs to no account.
+    Unauthenticated for anonymous actors; Forbidden for others' accounts unless an administrator
+    asks, and for the configured admin key where no account is named, since it belongs to none.
     """
     if actor.is_anonymous:
         raise Unauthenticated("This needs an API key: send 'Authorization: Bearer <key>'.")

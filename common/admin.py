@@ -35,9 +35,9 @@ admin.site.site_header = "Armarium administration"
 admin.site.site_title = "Armarium administration"
 admin.site.index_title = "Everything that is stored"
 
-# Deleting runs one service call a row, within one request. The page that asks sends every row as
-# a field, and Django reads a thousand.
-MAXIMUM_DELETED = 900
+# An action runs one service call a row, within one request. The page that asks sends every row as a
+# field, and Django reads a thousand.
+MAXIMUM_CHOSEN = 900
 # A page that asks "are you sure?" is read by nobody beyond this.
 _NAMED_ON_DELETION = 50
 
@@ -404,10 +404,10 @@ class ServiceAdmin(CompletesNames, admin.ModelAdmin[M]):
 
         Django's own would load every row: a project may hold millions of embeddings.
         """
-        rows = list(objs[: MAXIMUM_DELETED + 1])
-        if len(rows) > MAXIMUM_DELETED:
+        rows = list(objs[: MAXIMUM_CHOSEN + 1])
+        if len(rows) > MAXIMUM_CHOSEN:
             raise Conflict(
-                f"Delete at most {MAXIMUM_DELETED} {self.opts.verbose_name_plural} at once."
+                f"Delete at most {MAXIMUM_CHOSEN} {self.opts.verbose_name_plural} at once."
             )
         names = [f"{capfirst(self.opts.verbose_name)}: {row}" for row in rows[:_NAMED_ON_DELETION]]
         if len(rows) > _NAMED_ON_DELETION:

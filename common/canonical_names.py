@@ -1,12 +1,12 @@
 """What projects and agents are called in the Projects API: the one rule for canonical names."""
 
 import re
-import secrets
 import string
 from collections.abc import Callable
 from contextlib import suppress
 from uuid import UUID
 
+from django.utils.crypto import get_random_string
 from django.utils.text import slugify
 
 from common.errors import Conflict, FieldError, Invalid
@@ -32,7 +32,7 @@ class NameTaken(Conflict):
 
     def __init__(self, what: str, name: str) -> None:
         message = f"You already have the {what} '{name}'; choose another canonical name."
-        super().__init__(message, errors=[FieldError("body.canonical_name", message, "unique")])
+        super().__init__(message, errors=[FieldError("body.canonical_name", message)])
 
 
 class IdTaken(Conflict):
@@ -76,5 +76,4 @@ def generate_canonical_name(name: str, *, what: str) -> str:
     what: what stands for a name that has no letters in it, such as ``agent``.
     """
     stem = slugify(name).replace("-", "_").lstrip(f"{string.digits}_")[:_LONGEST_STEM].rstrip("_")
-    suffix = "".join(secrets.choice(_SUFFIX) for _ in range(_SUFFIX_LENGTH))
-    return f"{stem or what}_{suffix}"
+    return f"{stem or what}_{get_random_string(_SUFFIX_LENGTH, _SUFFIX)}"

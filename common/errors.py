@@ -19,6 +19,11 @@ class FieldError:
     code: str = "invalid"
 
 
+def kind_of(message: object) -> str:
+    """Return the `code` of what REST framework says is wrong with a value."""
+    return str(getattr(message, "code", "") or FieldError.code)
+
+
 class DomainError(Exception):
     """Base of every refusal.
 

@@ -66,23 +66,13 @@ class PrintableLines(Printable):
 
 
 @extend_schema_field({"type": "object", "additionalProperties": True})
-class JsonObject(serializers.Field[dict[str, Any], Any, Any, Any]):
+class JsonObject(serializers.DictField):
     """A JSON object, whatever it holds."""
 
     default_error_messages = {
-        "invalid": "This must be a JSON object.",
+        "not_a_dict": "This must be a JSON object.",
         "null": "This must be a JSON object, not null.",
     }
-
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
-        """Return the object."""
-        if not isinstance(data, dict):
-            self.fail("invalid")
-        return dict(data)
-
-    def to_representation(self, value: Any) -> Any:
-        """Return it as it is."""
-        return value
 
 
 class NullsAsAbsent(serializers.Serializer[Any]):

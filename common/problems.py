@@ -32,6 +32,7 @@ from common.errors import (
     Unauthenticated,
     Unavailable,
     UnsupportedMedia,
+    kind_of,
 )
 
 CONTENT_TYPE = "application/problem+json"
@@ -181,13 +182,9 @@ def _field_errors(detail: Any, location: str) -> Iterator[FieldError]:
             yield from _field_errors(value, f"{location}[{index}]")
     elif isinstance(detail, list):
         for message in detail:
-            yield FieldError(location, str(message), _code(message))
+            yield FieldError(location, str(message), kind_of(message))
     else:
-        yield FieldError(location, str(detail), _code(detail))
-
-
-def _code(message: Any) -> str:
-    return str(getattr(message, "code", "") or "invalid")
+        yield FieldError(location, str(detail), kind_of(detail))
 
 
 def page_not_found(request: HttpRequest, exception: Exception) -> HttpResponse:

@@ -5,7 +5,7 @@ from typing import Any
 from django.http import QueryDict
 from rest_framework import serializers
 
-from common.errors import FieldError, Invalid
+from common.errors import FieldError, Invalid, kind_of
 from common.fields import QueryNumber
 
 DEFAULT_LIMIT = 10
@@ -38,7 +38,10 @@ class Query(serializers.Serializer[Any]):
         query = cls(data={name: given[name] for name in given if name in declared})
         if not query.is_valid():
             for name, messages in query.errors.items():
-                errors += [FieldError(f"query.{name}", f"{name}: {each}") for each in messages]
+                errors += [
+                    FieldError(f"query.{name}", f"{name}: {each}", kind_of(each))
+                    for each in messages
+                ]
         if errors:
             raise Invalid(" ".join(each.message for each in errors), errors=errors)
         return dict(query.validated_data)

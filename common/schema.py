@@ -17,6 +17,7 @@ from drf_spectacular.utils import (
 from rest_framework import serializers
 
 from common import metadata_filter, projects_api
+from common.listing import FilteredListing
 from common.problems import CONTENT_TYPE
 from common.query import Query
 
@@ -53,6 +54,7 @@ _OWN_MEANING = {
     404: "There is nothing of this id, or no project of this name, among what the key reaches.",
     409: "The canonical name is taken, the default project is protected, or the project not empty.",
     422: "A value or parameter is wrong; `details` names each.",
+    503: "The database or the storage did not answer in time; try again.",
 }
 # What the parts of an address mean, and an example of each.
 _ADDRESS = {
@@ -271,22 +273,18 @@ def own_operation(
     answers: Mapping[int, Any],
     request: Any = None,
     query: type[Query] | None = None,
-    by_metadata: bool = False,
     errors: Sequence[int] = (),
     description: str = "",
     examples: Sequence[OpenApiExample] = (),
 ) -> Callable[[F], F]:
-    """Describe a method of a view of the Projects API; the arguments are those of `operation`.
-
-    by_metadata: whether a list takes `metadata_filter`.
-    """
+    """Describe a method of a view of the Projects API; the arguments are those of `operation`."""
     statuses = {*_ALWAYS, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, *errors}
     statuses.add(HTTPStatus.UNPROCESSABLE_ENTITY)
     if request is not None:
         statuses |= set(_WITH_BODY)
     refusals = {(int(status), "application/json"): ErrorOut for status in statuses}
     parameters: list[Any] = [query] if query is not None else []
-    if by_metadata:
+    if query is not None and issubclass(query, FilteredListing):
         parameters.append(METADATA_FILTER)
     return extend_schema(
         summary=summary,

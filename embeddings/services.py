@@ -22,6 +22,7 @@ from llm_services.models import Definition, Instance
 from projects.metadata import Budget, Violation, describe, validator_for
 from projects.models import Project, ProjectShare
 from projects.selectors import Locked, lock_for_upload, project_for
+from projects.services import OnResources, delete_project
 
 # A schema asks for metadata, even one that would accept an empty object.
 _NO_METADATA = Violation(
@@ -183,6 +184,13 @@ def delete_everything(*, actor: Actor) -> None:
     if not settings.ALLOW_RESET:
         raise Forbidden(
             "This server does not allow it; to empty it, start it with ARMARIUM_ALLOW_RESET=true."
+        )
+    for project in Project.objects.filter(owner__handle=SYSTEM):
+        delete_project(
+            actor=actor,
+            owner=SYSTEM,
+            handle=project.handle,
+            on_resources=OnResources.DELETE,
         )
     # What an account owns goes with it, whatever higher apps have put there.
     User.objects.exclude(handle=SYSTEM).delete()

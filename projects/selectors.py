@@ -6,8 +6,9 @@ from typing import Any, cast
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import CharField, Count, Model, OuterRef, Q, QuerySet, Subquery, Value
+from django.db.models import Count, Model, OuterRef, Q, QuerySet, Subquery, Value
 from django.db.models.functions import Coalesce, Lower
+from django.db.models.lookups import Exact
 
 from accounts.models import User
 from accounts.policy import (
@@ -25,8 +26,6 @@ from accounts.selectors import user_named
 from common.errors import FieldError, NotFound, ProjectNotFound
 from projects.default_project import default_project_of, ensure_default_project
 from projects.models import Project, ProjectShare
-
-CharField.register_lookup(Lower)
 
 
 def _projects() -> QuerySet[Project]:
@@ -51,6 +50,7 @@ def projects_of(actor: Actor, owner: str) -> QuerySet[Project]:
     user = user_named(owner)
     rows = _projects().filter(owner=user)
     if account_level(actor, user) >= Level.READER and not actor.is_capped:
+        # As the Projects API does; an owner's list is the same through both.
         ensure_default_project(user)
         return with_level(actor, rows).order_by("handle")
     return scope(actor, Level.READER, rows).order_by("handle")
@@ -58,8 +58,7 @@ def projects_of(actor: Actor, owner: str) -> QuerySet[Project]:
 
 # --- What the Projects API shows: what an account owns --------------------------------------------
 def _within(reach: Reach) -> QuerySet[Project]:
-    rows = Project.objects.select_related("owner").filter(owner=reach.owner)
-    return rows if reach.project_id is None else rows.filter(pk=reach.project_id)
+    return reach.within(Project.objects.select_related("owner"), project="pk")
 
 
 def own_projects(actor: Actor) -> QuerySet[Project]:
@@ -69,6 +68,7 @@ def own_projects(actor: Actor) -> QuerySet[Project]:
     """
     reach = reach_of(actor)
     if reach.project_id is None:
+        # The contract has it in the first list, of whatever account.
         ensure_default_project(reach.owner)
     return _within(reach)
 
@@ -104,17 +104,14 @@ def named_project(reach: Reach, name: str | None) -> Project:
     if project is None:
         shown = "of this key" if name is None else f"'{name[:60]}'"
         message = f"The project {shown} does not exist; name one of your own projects."
-        raise ProjectNotFound(message, errors=[FieldError("body.project", message, "not_found")])
+        raise ProjectNotFound(message, errors=[FieldError("body.project", message)])
     return project
 
 
-def has_name(name: str, *, of: str = "") -> Q:
-    """Return the condition that a project has a canonical name, whatever the case of its letters.
-
-    of: the lookup that leads to the project, such as ``project__``.
-    """
+def has_name(name: str) -> Q:
+    """Return the condition that a project has a canonical name, in whatever case of letters."""
     # As the unique index has it; `iexact` would compare in upper case and read every row.
-    return Q(**{f"{of}handle__lower": Lower(Value(name))})
+    return Q(Exact(Lower("handle"), Lower(Value(name))))
 
 
 def projects_reached_by(user: User) -> list[dict[str, str]]:

@@ -20,7 +20,7 @@ from django.views.decorators.http import require_safe
 from accounts.admin import actor_of
 from accounts.models import User
 from common.admin import (
-    MAXIMUM_DELETED,
+    MAXIMUM_CHOSEN,
     CompletingFilter,
     JsonText,
     ServiceAdmin,
@@ -135,10 +135,10 @@ class ResourceAdmin(ServiceAdmin[R]):
     )
     def move(self, request: HttpRequest, queryset: QuerySet[R]) -> HttpResponse | None:
         """Name the rows and ask for a project; then move them, all or none."""
-        rows = list(queryset[: MAXIMUM_DELETED + 1])
-        if len(rows) > MAXIMUM_DELETED:
+        rows = list(queryset[: MAXIMUM_CHOSEN + 1])
+        if len(rows) > MAXIMUM_CHOSEN:
             raise Conflict(
-                f"Move at most {MAXIMUM_DELETED} {self.opts.verbose_name_plural} at once."
+                f"Move at most {MAXIMUM_CHOSEN} {self.opts.verbose_name_plural} at once."
             )
         owners = {row.owner for row in rows}
         if not owners:

@@ -9,13 +9,14 @@ from enum import StrEnum
 from typing import Any
 
 from django.core.files.storage import Storage
-from django.db.models import Count, Sum
+from django.db.models import Sum
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
 from accounts.policy import Actor, require_admin
+from common.errors import NotFound
 from resources.models import File
-from resources.selectors import ContentMissing, is_stored, open_content
+from resources.selectors import ContentMissing, open_content
 from resources.storage import is_generated
 
 # An upload that is going on writes its bytes before its row.
@@ -74,8 +75,7 @@ def content_report(
     files, damaged = 0, []
     for files, (file, done) in enumerate(_files(), start=1):
         problem = _problem_of(file, verify=verify)
-        # It may have been deleted since its row was read.
-        if problem is not None and is_stored(file):
+        if problem is not None:
             damaged.append(Damaged(file, problem))
         on_progress(files, done)
     return Report(files, damaged, list(_orphans()))
@@ -83,7 +83,7 @@ def content_report(
 
 def _files() -> Iterator[tuple[File, float]]:
     """Yield every file, and the part of all bytes that is behind once it is dealt with."""
-    total = File.objects.aggregate(bytes=Coalesce(Sum("size"), 0), files=Count("*"))
+    total = File.objects.aggregate(bytes=Coalesce(Sum("size"), 0))
     behind = 0
     for file in File.objects.select_related("project__owner").order_by("pk").iterator():
         behind += file.size
@@ -95,6 +95,8 @@ def _problem_of(file: File, *, verify: bool) -> Problem | None:
         content: Any = open_content(file)
     except ContentMissing:
         return Problem.MISSING
+    except NotFound:
+        return None
     with closing(content):
         if file.content.size != file.size:
             return Problem.SIZE

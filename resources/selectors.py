@@ -3,16 +3,19 @@
 from typing import Any, BinaryIO, TypeVar, cast
 from uuid import UUID
 
-from django.db.models import QuerySet
+import structlog
+from django.db.models import QuerySet, Subquery
 
 from accounts.models import User
 from accounts.policy import Actor, Reach, reach_of
 from common.errors import DomainError, NotFound
 from projects.models import Project
-from projects.selectors import has_name
+from projects.selectors import grouped_in, has_name
 from resources.models import KINDS, File, ProjectResource
 
 R = TypeVar("R", bound=ProjectResource)
+
+log = structlog.get_logger(__name__)
 
 # What people call the kinds.
 KINDS_BY_NAME = {f"{kind.noun}s": kind for kind in KINDS}
@@ -20,8 +23,7 @@ KINDS_BY_NAME = {f"{kind.noun}s": kind for kind in KINDS}
 
 def within(reach: Reach, kind: type[R]) -> QuerySet[R]:
     """Return the resources of a kind that are within reach, each with its project."""
-    rows = kind._default_manager.select_related("project").filter(owner=reach.owner)
-    return rows if reach.project_id is None else rows.filter(project=reach.project_id)
+    return reach.within(kind._default_manager.select_related("project"), project="project")
 
 
 def resources_of(
@@ -32,8 +34,13 @@ def resources_of(
     project: a canonical name, whatever the case of its letters; an unknown one has no resources.
     owner: the account, the actor's own by default. Raises as `policy.reach_of`.
     """
-    rows = within(reach_of(actor, owner), kind)
-    return rows if project is None else rows.filter(has_name(project, of="project__"))
+    reach = reach_of(actor, owner)
+    rows = within(reach, kind)
+    if project is None:
+        return rows
+    # Looked up first: through the join, PostgreSQL would read all of the account's rows.
+    named = Project.objects.filter(has_name(project), owner=reach.owner).order_by()
+    return rows.filter(project=Subquery(named.values("pk")))
 
 
 def resource_for(actor: Actor, kind: type[R], uuid: UUID) -> R:
@@ -54,30 +61,27 @@ def missing(kind: type[ProjectResource], uuid: UUID) -> str:
 
 def counts_of(project: Project) -> dict[str, int]:
     """Return how many agents, users and files are in a project."""
-    return {
-        name: kind._default_manager.filter(project=project).count()
-        for name, kind in KINDS_BY_NAME.items()
-    }
+    counts = grouped_in([project])
+    return {name: counts[kind] for name, kind in KINDS_BY_NAME.items()}
 
 
 def open_content(file: File) -> BinaryIO:
     """Return the bytes of a file, to be read and closed.
 
-    Raises ContentMissing where the storage has lost them, or the file was deleted meanwhile.
+    Raises NotFound where the file was deleted since it was read, ContentMissing where the storage
+    has lost its bytes.
     """
     try:
         opened: Any = file.content.storage.open(str(file.content.name), "rb")
     except FileNotFoundError as error:
+        if not File.objects.filter(pk=file.pk).exists():
+            raise NotFound(missing(File, file.uuid)) from error
+        log.error("content_missing", file=str(file.uuid))
         raise ContentMissing(
             f"The content of file '{file.uuid}' is missing from the server's storage; its "
             "administrator can look into it with the command checkfiles."
         ) from error
     return cast("BinaryIO", opened)
-
-
-def is_stored(file: File) -> bool:
-    """Tell whether the file is still there."""
-    return File.objects.filter(pk=file.pk).exists()
 
 
 class ContentMissing(DomainError):

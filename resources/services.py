@@ -56,7 +56,7 @@ def create_resource(
     """Create an agent or end user in the project that `values` names, else in the default one.
 
     owner: the account it is for, the actor's own by default.
-    Raises as `reach_of` and `named_project`, Invalid, and Conflict for a taken canonical name.
+    Raises as `reach_of` and `named_project`, Invalid, and NameTaken or IdTaken (Conflict).
     """
     row = _new(kind, _writing(actor, kind, owner), values, uuid)
     if not isinstance(row, Agent):
@@ -180,7 +180,8 @@ def move_resources(
     """Move the resources of a kind between two projects of an account; return how many moved.
 
     source, target: canonical names.
-    uuids: only these, all of which must be there; raises NotFound otherwise. None for all.
+    uuids: only these, all of which must be there; None for all.
+    Raises as `reach_of` and `named_project`, and NotFound for an id that is not there.
     """
     reach = _writing(actor, kind, owner)
     left, entered = named_project(reach, source), named_project(reach, target)
@@ -368,4 +369,4 @@ def _save(row: ProjectResource, **options: Any) -> None:
 def _project_gone(project: Project) -> ProjectNotFound:
     """Return the refusal for a project that was deleted or given away since it was looked up."""
     message = f"The project '{project.handle}' does not exist any more."
-    return ProjectNotFound(message, errors=[FieldError("body.project", message, "not_found")])
+    return ProjectNotFound(message, errors=[FieldError("body.project", message)])

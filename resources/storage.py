@@ -19,15 +19,15 @@ class DurableFileSystemStorage(FileSystemStorage):
     def _save(self, name: str, content: Any) -> str:
         try:
             stored: str = super()._save(name, content)  # type: ignore[misc]
+            written = Path(self.path(stored))
+            # The bytes, the entry in their folder, and the entry of that folder if it is new.
+            for place in (written, written.parent, Path(self.location)):
+                _sync(place)
         except OSError:
             # The disk is full, say; what was written so far belongs to nobody.
             with suppress(OSError):
                 self.delete(name)
             raise
-        written = Path(self.path(stored))
-        # The bytes, the entry in their folder, and the entry of that folder if it is new.
-        for place in (written, written.parent, Path(self.location)):
-            _sync(place)
         return stored
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from django.utils.text import capfirst
 from rest_framework import serializers
 
 from common.canonical_names import RULE
@@ -20,7 +21,7 @@ class OwnProjectIn(NullsAsAbsent):
     canonical_name = Text(
         required=False,
         allow_null=True,
-        help_text=f"{RULE[0].upper()}{RULE[1:]}. Default when creating: made from the name.",
+        help_text=f"{capfirst(RULE)}. Default when creating: made from the name.",
     )
     metadata = JsonObject(required=False, allow_null=True)
 

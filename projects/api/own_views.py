@@ -49,7 +49,6 @@ class OwnProjects(Resource):
         tag=TAG,
         answers={200: OwnProjectsOut},
         query=OwnProjectListing,
-        by_metadata=True,
         examples=[answer_example("One project", {"items": [_SHOWN]})],
         description="The account's projects, `default` among them.",
     )

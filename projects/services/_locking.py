@@ -1,7 +1,5 @@
 """Holds projects as they are while they are changed."""
 
-from django.db import connection
-
 from accounts.models import User
 from common.errors import NotFound
 from projects.models import Project
@@ -34,7 +32,8 @@ def held(project: Project, *, stops_uploads: bool = False) -> Project:
 
 def hold_projects_of(user: User) -> None:
     """Let nobody add anything to the account's projects until the transaction ends."""
-    rows = "FROM projects_project WHERE owner_id = %s ORDER BY id"
-    with connection.cursor() as cursor:
-        cursor.execute(f"SELECT pg_advisory_xact_lock(id) {rows}", [user.pk])
-        cursor.execute(f"SELECT id {rows} FOR UPDATE", [user.pk])
+    projects = Project.objects.filter(owner=user).order_by("pk")
+    for project in projects:
+        wait_for_uploads(project)
+    # To have the rows is to hold them.
+    list(projects.select_for_update().values_list("pk"))

@@ -125,7 +125,8 @@ def delete_project(
     """Delete a project with its embeddings, grants and keys.
 
     on_resources: what becomes of the agents, users and files in it.
-    Raises DefaultProjectProtected for the default project, and ProjectNotEmpty.
+    Raises as `policy.fetch`, DefaultProjectProtected for the default project, ProjectNotEmpty, and
+    Forbidden for a key that is for this project only and would move them to another one.
     """
     found = project_for(actor, Level.OWNER, owner=owner, handle=handle)
     remove(actor, held(found, stops_uploads=True), on_resources)
@@ -134,8 +135,7 @@ def delete_project(
 def remove(actor: Actor, project: Project, on_resources: OnResources) -> None:
     """Delete a project that `held` returned for a change that stops uploads.
 
-    Raises as `delete_project`, and Forbidden for a key that is for this project only and would
-    move resources to another one.
+    Raises as `delete_project`.
     """
     if on_resources is OnResources.MOVE:
         reach_of(actor, project.owner).require_all("Moving resources to another project")
@@ -177,6 +177,11 @@ def transfer_project(*, actor: Actor, owner: str, handle: str, new_owner: str) -
     except IntegrityError as error:
         if violated(error) == "project_handle_per_owner":
             raise Conflict(f"'{new_owner}' already has a project '{handle}'.") from error
+        if violated(error) == "project_uuid_per_owner":
+            raise Conflict(
+                f"Project '{project.handle}' cannot go to '{new_owner}': its id is in use there. "
+                "Make a new project for them."
+            ) from error
         # Whose agents and files have which names is nobody else's business.
         raise Conflict(
             f"Project '{project.handle}' cannot go to '{new_owner}' with what is in it: an agent's "

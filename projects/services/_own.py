@@ -134,9 +134,7 @@ def _rename(project: Project, name: str) -> None:
         return
     if project.is_default:
         message = f"The default project keeps its canonical name '{DEFAULT_HANDLE}'."
-        raise DefaultProjectProtected(
-            message, errors=[FieldError("body.canonical_name", message, "protected")]
-        )
+        raise DefaultProjectProtected(message, errors=[FieldError("body.canonical_name", message)])
     ensure_default_project(project.owner)
     project.handle = check_canonical_name(name)
 

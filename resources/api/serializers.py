@@ -4,6 +4,7 @@ import binascii
 import re
 from typing import Any
 
+from django.utils.text import capfirst
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
@@ -116,7 +117,7 @@ class AgentIn(NullsAsAbsent):
     canonical_name = Text(
         required=False,
         allow_null=True,
-        help_text=f"{RULE[0].upper()}{RULE[1:]}; unique among the account's agents. Default when "
+        help_text=f"{capfirst(RULE)}; unique among the account's agents. Default when "
         "creating: made from the name.",
     )
     project = Text(required=False, allow_null=True, help_text=_PROJECT_HELP)

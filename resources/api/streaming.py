@@ -2,33 +2,39 @@
 
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import BinaryIO
 
-import structlog
-from django.http import StreamingHttpResponse
+from django.http import HttpResponse, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 
 from common import json
+from common.errors import NotFound
 from resources.api.serializers import FileOut
 from resources.models import File
-from resources.selectors import ContentMissing, is_stored, open_content
+from resources.selectors import ContentMissing, open_content
 
 # A multiple of three, so that pieces of base64 can be joined; 768 KiB read, 1 MiB sent.
 _PIECE = 3 * 256 * 1024
 _JSON = "application/json"
 
-log = structlog.get_logger(__name__)
 
+def file_response(file: File, *, status: int = 200, needs_content: bool = True) -> HttpResponseBase:
+    """Return one file with its content; raise NotFound and ContentMissing as `open_content`.
 
-def file_response(file: File, *, status: int = 200) -> StreamingHttpResponse:
-    """Return one file with its content; raise ContentMissing."""
-    content = open_content(file)
+    needs_content: False where a change was made, which is to be shown even if the bytes are lost.
+    """
     before, after = _around(file)
-    length = len(before) + 4 * -(-file.size // 3) + len(after)
-    response = StreamingHttpResponse(
-        _pieces(before, content, after), status=status, content_type=_JSON
-    )
+    try:
+        content = open_content(file)
+    except ContentMissing:
+        if needs_content:
+            raise
+        return HttpResponse(before + after, status=status, content_type=_JSON)
+    pieces = _Pieces(before, content, after)
+    response = StreamingHttpResponse(pieces, status=status, content_type=_JSON)
     # A body that breaks off is told from a whole one.
+    length = len(before) + 4 * -(-file.size // 3) + len(after)
     response.headers["Content-Length"] = str(length)
     return response
 
@@ -44,17 +50,17 @@ def _array(files: Iterable[File], include_content: bool) -> Iterator[bytes]:
         before, after = _around(file)
         content = None
         if include_content:
+            # One whose bytes are lost shows none; one deleted since the list was made is left out.
             try:
-                content = open_content(file)
-            except ContentMissing:
-                if not is_stored(file):
-                    # It was deleted since the list was made.
-                    continue
-                log.error("content_missing", file=str(file.uuid))
+                with suppress(ContentMissing):
+                    content = open_content(file)
+            except NotFound:
+                continue
         if content is None:
             yield begin + before + after
         else:
-            yield from _pieces(begin + before, content, after)
+            with closing(_Pieces(begin + before, content, after)) as pieces:
+                yield from pieces
         begin = b","
     yield b"[]" if begin == b"[" else b"]"
 
@@ -64,9 +70,25 @@ def _around(file: File) -> tuple[bytes, bytes]:
     return json.render(FileOut(file).data)[:-1] + b',"content":"', b'"}'
 
 
-def _pieces(before: bytes, content: BinaryIO, after: bytes) -> Iterator[bytes]:
-    with closing(content):
+class _Pieces(Iterator[bytes]):
+    """The bytes of one file between what comes before and after.
+
+    Closing it closes the file, also where nobody has asked for the first piece, as after HEAD.
+    """
+
+    def __init__(self, before: bytes, content: BinaryIO, after: bytes) -> None:
+        self._content = content
+        self._pieces = self._all(before, after)
+
+    def _all(self, before: bytes, after: bytes) -> Iterator[bytes]:
         yield before
-        while piece := content.read(_PIECE):
+        while piece := self._content.read(_PIECE):
             yield b64encode(piece)
         yield after
+
+    def __next__(self) -> bytes:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._content.close()

@@ -131,7 +131,6 @@ class Agents(_Agents):
         tag=AGENTS,
         answers={200: AgentsOut},
         query=ResourceListing,
-        by_metadata=True,
         examples=[answer_example("One agent", {"items": [examples.AGENT]})],
     )
     def get(self, request: Request) -> Response:
@@ -253,7 +252,6 @@ class EndUsers(_EndUsers):
         tag=END_USERS,
         answers={200: EndUsersOut},
         query=ResourceListing,
-        by_metadata=True,
         examples=[answer_example("One end user", {"items": [examples.END_USER]})],
     )
     def get(self, request: Request) -> Response:
@@ -427,7 +425,7 @@ class OneFile(Resource):
             uuid=read_id(id),
             changes=given(FileChangeIn, request, partial=True),
         )
-        return file_response(file)
+        return file_response(file, needs_content=False)
 
     @own_operation(
         "Delete a file",

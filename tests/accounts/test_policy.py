@@ -253,6 +253,8 @@ def test_a_reach_refuses_what_it_carries_too_little_for(things: Cast) -> None:
     reach.require(Level.READER, "Reading")
     with pytest.raises(Forbidden, match="Changing agents needs a key with the role editor"):
         reach.require(Level.EDITOR, "Changing agents")
+    with pytest.raises(Forbidden, match="Changing a project needs a key without a role"):
+        reach.require(Level.OWNER, "Changing a project")
     with pytest.raises(Forbidden, match="not limited to one project"):
         reach.require_all("Creating a project")
     reach_of(actor_named("alice, reader")).require_all("Creating a project")

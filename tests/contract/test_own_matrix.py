@@ -147,11 +147,7 @@ def test_every_method_of_every_route_has_one_row() -> None:
 
 
 @pytest.fixture(scope="module")
-def _whole_world(
-    django_db_setup: None,
-    django_db_blocker: DjangoDbBlocker,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[World]:
+def _whole_world(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[World]:
     """Make the world once: the tests of this module undo what they do to it."""
     with django_db_blocker.unblock(), undone():
         with override_settings(ADMIN_KEY=ADMIN_KEY):

@@ -137,7 +137,7 @@ def test_embeddings_are_deleted_but_neither_made_nor_changed(cast: Cast) -> None
 def test_too_many_are_not_deleted_at_once(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
     ada = sign_in()
     fill(cast.project, {f"t{number}": "" for number in range(4)})
-    monkeypatch.setattr(common_admin, "MAXIMUM_DELETED", 3)
+    monkeypatch.setattr(common_admin, "MAXIMUM_CHOSEN", 3)
     rows: Any = list(Embedding.objects.defer("vector"))
     for post in ("", "yes"):
         answer = act(ada, Embedding, "delete_selected", rows[:1], select_across="1", post=post)

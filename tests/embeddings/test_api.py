@@ -7,6 +7,7 @@ import pytest
 from django.utils.timezone import now
 
 from embeddings.models import Embedding
+from projects.models import Project
 from tests.factories import Caller, Cast, item, make_instance, make_project, make_user
 
 PROJECT = "/v1/embeddings/alice/letters"
@@ -420,6 +421,9 @@ def test_only_administrators_empty_a_server_that_allows_it(filled: Cast, setting
         assert filled.with_role(role).get("/v1/admin/footgun").status == 403
     standards = filled.nobody.get("/v1/api-standards").body
     templates = filled.ada.get("/v1/llm-service-definitions/_system").body
+    builtin = {"instance_owner": "_system", "instance_handle": "builtin"}
+    new = {"project_handle": "systems", **builtin}
+    assert filled.ada.post("/v1/projects/_system", new).status == 201
 
     answer = filled.ada.get("/v1/admin/footgun")
     assert (answer.status, answer.content) == (204, b"")
@@ -432,7 +436,7 @@ def test_only_administrators_empty_a_server_that_allows_it(filled: Cast, setting
     left = admin.get("/v1/llm-service-definitions/_system")["definitions"]
     assert [each["definition_handle"] for each in left] == handles
     assert not Embedding.objects.exists()
+    assert not Project.objects.exists()
     make_user("alice")
-    builtin = {"instance_owner": "_system", "instance_handle": "builtin"}
     made = admin.post("/v1/projects/alice", {"project_handle": "again", **builtin})
     assert made.status == 201

@@ -175,7 +175,9 @@ def test_a_transfer_that_would_clash_is_refused_whole(cast: Cast, clash: str) ->
             cast.sam.post(f"/projects/{own_id(cast)}", {"name": "x"})
     with nothing_changes():
         answer = cast.alice.post(f"{LETTERS}/transfer-ownership", {"new_owner_handle": "sam"})
-        assert_refused(answer, 409, says="an agent's canonical name or an id would occur twice")
+        own = clash == "id of the project"
+        says = "its id is in use there" if own else "an agent's canonical name or an id would occur"
+        assert_refused(answer, 409, says=says)
     assert cast.alice.get(inside["agents"]).status == 200
 
 

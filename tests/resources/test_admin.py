@@ -16,7 +16,7 @@ from pytest_django import DjangoCaptureOnCommitCallbacks
 
 from accounts import services as accounts
 from accounts.policy import BOOTSTRAP_ADMIN
-from common.admin import MAXIMUM_DELETED
+from common.admin import MAXIMUM_CHOSEN
 from projects.models import Project
 from resources import services
 from resources.models import DEFAULT_SYSTEM_TEMPLATE, Agent, EndUser, File, ProjectResource
@@ -32,17 +32,9 @@ from tests.admin_site import (
     submit,
 )
 from tests.factories import Cast, make_instance, make_project, make_user, stored
+from tests.resources.things import CONTENT, kept, make
 
-CONTENT = b"Dear Bob,\n\x00\xff"
 EVERY_KIND = pytest.mark.parametrize("kind", [Agent, EndUser, File])
-
-
-def make(kind: Any, name: str = "Scribe", *, owner: str = "alice", **values: Any) -> Any:
-    given = {"name": name, "project": "letters", **values}
-    whose: dict[str, Any] = {"actor": BOOTSTRAP_ADMIN, "owner": stored(owner), "values": given}
-    if kind is File:
-        return services.create_file(content=CONTENT, **whose)
-    return services.create_resource(kind, **whose)
 
 
 def add(client: Client, kind: type[Model], **entered: Any) -> Any:
@@ -63,11 +55,6 @@ def listed(client: Client, kind: type[Model], **asked: Any) -> set[Any]:
     answer = client.get(address(kind), asked)
     page(answer)
     return {row.pk for row in answer.context["cl"].result_list}
-
-
-def kept(folder: Path) -> list[Path]:
-    """Return the files in the storage."""
-    return [each for each in folder.rglob("*") if each.is_file()]
 
 
 def make_staff(*permissions: str) -> Client:
@@ -296,7 +283,7 @@ def test_rows_that_went_meanwhile_do_not_move(cast: Cast) -> None:
 
 
 def test_too_many_do_not_move_at_once(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resources.admin.MAXIMUM_DELETED", 2)
+    monkeypatch.setattr("resources.admin.MAXIMUM_CHOSEN", 2)
     rows: list[Any] = [make(EndUser) for _ in range(3)]
     answer = act(sign_in(), EndUser, "move", rows)
     assert accepted(answer) == ["Move at most 2 end users at once."]
@@ -306,7 +293,7 @@ def test_as_many_as_may_move_at_once_do(cast: Cast) -> None:
     ada, archive = sign_in(), make_project("alice", "archive")
     owner = stored("alice")
     EndUser.objects.bulk_create(
-        EndUser(owner=owner, project=cast.project) for _ in range(MAXIMUM_DELETED)
+        EndUser(owner=owner, project=cast.project) for _ in range(MAXIMUM_CHOSEN)
     )
     rows: list[Any] = list(EndUser.objects.all())
     page(act(ada, EndUser, "move", rows[:1], select_across="1"))

@@ -19,10 +19,9 @@ from projects.services import delete_project
 from resources import services
 from resources.models import Agent, EndUser, File
 from tests.answers import nothing_changes
-from tests.factories import Cast, make_project, stored
+from tests.factories import Cast, make_project
 from tests.races import while_waiting
-
-CONTENT = b"Dear Bob,\n\x00\xff"
+from tests.resources.things import CONTENT, make
 
 
 @dataclass
@@ -51,14 +50,6 @@ def run(*arguments: str) -> Ran:
         code, refusal = refused.returncode, str(refused)
         assert "\n" not in refusal
     return Ran(code, out.getvalue(), refusal)
-
-
-def make(kind: Any, name: str = "Scribe", *, owner: str = "alice", **values: Any) -> Any:
-    given = {"name": name, "project": "letters", **values}
-    whose: dict[str, Any] = {"actor": BOOTSTRAP_ADMIN, "owner": stored(owner), "values": given}
-    if kind is File:
-        return services.create_file(content=CONTENT, **whose)
-    return services.create_resource(kind, **whose)
 
 
 def where(kind: Any) -> dict[str, int]:

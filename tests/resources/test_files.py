@@ -1,5 +1,6 @@
 """Files: bytes in and out, what is said about them, and what is left when they go."""
 
+import errno
 import hashlib
 import os
 import resource
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import pytest
 from django.db import transaction
 from pytest_django import DjangoCaptureOnCommitCallbacks
@@ -19,6 +21,7 @@ from resources.models import File
 from resources.storage import DurableFileSystemStorage
 from tests.answers import A_UUID, TIMES, assert_error, assert_refused, nothing_changes
 from tests.factories import Caller, Cast
+from tests.resources.things import kept
 
 CONTENT = b"Dear Bob,\n\n\x00\xff\xfe"
 ENCODED = b64encode(CONTENT).decode()
@@ -40,11 +43,6 @@ def made(caller: Caller, **body: Any) -> dict[str, Any]:
     answer = caller.post("/files", {**NEW, **body})
     assert answer.status == 201, answer.body
     return dict(answer.body)
-
-
-def kept(folder: Path) -> list[Path]:
-    """Return the files in the storage."""
-    return [each for each in folder.rglob("*") if each.is_file()]
 
 
 # --- Create ---------------------------------------------------------------------------------------
@@ -215,6 +213,20 @@ def test_a_full_disk_is_503_and_leaves_nothing_half_written(cast: Cast, files_fo
     assert cast.alice.post("/files", large).status == 201
 
 
+def test_a_disk_that_is_full_only_when_synced_leaves_nothing_either(
+    cast: Cast, files_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """File systems on a network, and quotas, say so no earlier."""
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with nothing_changes():
+        assert_error(cast.alice.post("/files", NEW), 503, "unavailable", says="storage")
+    assert kept(files_folder) == []
+
+
 def test_a_storage_that_is_not_there_is_503(cast: Cast, files_folder: Path) -> None:
     files_folder.write_text("not a folder")
     with nothing_changes():
@@ -304,6 +316,39 @@ def test_lost_bytes_are_told_and_do_not_hide_the_other_files(
         listed = cast.alice.get("/files").body
     assert listed == [files[1], {**files[0], "content": ""}]
     assert [each["file"] for each in logs if each["event"] == "content_missing"] == [files[0]["id"]]
+    # A change is made all the same, and shown.
+    changed = cast.alice.patch(f"/files/{files[0]['id']}", {"name": "lost.txt"})
+    assert (changed.status, changed["name"], changed["content"]) == (200, "lost.txt", "")
+
+
+def test_a_file_that_goes_while_it_is_asked_for_is_404(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = made(cast.alice)
+
+    def deleted_meanwhile(self: Any, name: str, mode: str = "rb") -> Any:
+        File.objects.all().delete()
+        raise FileNotFoundError
+
+    monkeypatch.setattr(DurableFileSystemStorage, "open", deleted_meanwhile)
+    assert_error(cast.alice.get(f"/files/{file['id']}"), 404, "not_found")
+
+
+def test_an_answer_that_nobody_reads_leaves_no_file_open(cast: Cast) -> None:
+    file = made(cast.alice)
+    process = psutil.Process()
+    before = len(process.open_files())
+    kept_alive = []
+    for _ in range(3):
+        assert cast.alice.ask("HEAD", f"/files/{file['id']}").status == 200
+        answer: Any = cast.alice.client.get(
+            f"/files/{file['id']}", headers={"Authorization": f"Bearer {cast.alice.key}"}
+        )
+        # What the server has closed; Django's own `close` would close the test's connection, too.
+        for close in answer._resource_closers:
+            close()
+        kept_alive.append(answer)
+    assert len(process.open_files()) == before
 
 
 # --- Delete ---------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from resources.models import Agent, EndUser, File
 from tests.answers import assert_error
 from tests.factories import Answer, Cast, make_project, make_user
 from tests.races import ROUNDS, THREADS, asking, at_once, statuses, while_waiting
+from tests.resources.things import kept
 
 pytestmark = [
     pytest.mark.django_db(transaction=True, serialized_rollback=True),
@@ -118,7 +119,7 @@ def test_what_is_made_while_its_project_goes_is_settled_or_refused(
             rows = model.objects.filter(owner__handle="alice")
             assert set(rows.values_list("project__handle", flat=True)) <= {"default"}
             rows.delete()
-        assert not [each for each in files_folder.rglob("*") if each.is_file()]
+        assert kept(files_folder) == []
 
 
 @every
@@ -130,7 +131,7 @@ def test_one_that_waits_for_the_deletion_of_its_project_is_refused(
         asking(cast.alice, "POST", f"/{kind}", {**BODIES[kind], "project": "letters"}),
     )
     assert_error(answer, 404, "project_not_found", says="letters")
-    assert not [each for each in files_folder.rglob("*") if each.is_file()]
+    assert kept(files_folder) == []
 
 
 @every
@@ -168,7 +169,7 @@ def test_one_that_waits_for_the_deletion_of_its_account_is_refused(
     assert_error(answer, 404, "project_not_found")
     for model in MODELS:
         assert not model.objects.exists()
-    assert not [each for each in files_folder.rglob("*") if each.is_file()]
+    assert kept(files_folder) == []
 
 
 def test_an_account_goes_for_good_while_things_are_made_in_it(
@@ -185,7 +186,7 @@ def test_an_account_goes_for_good_while_things_are_made_in_it(
         assert statuses(made).keys() <= {201, 401, 404}
         for model in MODELS:
             assert not model.objects.filter(owner__handle=caller.handle).exists()
-        assert not [each for each in files_folder.rglob("*") if each.is_file()]
+        assert kept(files_folder) == []
 
 
 def test_transfers_and_moves_that_cross_never_tear_a_project_apart(cast: Cast) -> None:
