@@ -5,10 +5,12 @@ from functools import wraps
 from typing import Any, TypeVar
 
 import psycopg
-from django.db import IntegrityError, OperationalError, connection
+from django.db import DatabaseError, IntegrityError, OperationalError, connection
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 ATTEMPTS = 5
+# Classes of errors after which nobody knows: connections that broke, servers that stopped.
+_GONE = ("08", "57P")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -38,6 +40,12 @@ def _is_conflict(error: BaseException) -> bool:
     return isinstance(error, OperationalError) and isinstance(
         error.__cause__, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure
     )
+
+
+def was_refused(error: DatabaseError) -> bool:
+    """Tell whether the database said no; else it went away, and may have done what it was asked."""
+    state = getattr(error.__cause__, "sqlstate", None)
+    return state is not None and not state.startswith(_GONE)
 
 
 def violated(error: IntegrityError) -> str:

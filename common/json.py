@@ -6,6 +6,7 @@ over: U+0000, integers past 64 bits, repeated keys, deep nesting, floods of valu
 """
 
 import json as stdlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -17,12 +18,17 @@ from common.errors import FieldError, Invalid, NotJson
 
 MAX_DEPTH = 64
 MAX_VALUES = 100_000
+# The largest of the free documents that a row may hold: metadata, settings.
+MAX_DOCUMENT_BYTES = 1024 * 1024
 # Looking a member up walks through those before it: the square of this is affordable.
 _SMALL = 1_000
 # Reading a body once more, to say what is wrong with it.
 _CHEAP = 1024 * 1024
 _LARGEST_INTEGER = 2**63 - 1
 _SMALLEST_INTEGER = -(2**63)
+
+
+_string = re.compile(rb'"(?:[^"\\]|\\.)*"')
 
 
 class Budget:
@@ -96,6 +102,9 @@ def plain(node: Any, location: str, budget: Budget | None = None, depth: int = 1
     if depth > MAX_DEPTH:
         raise invalid(location, f"It is nested deeper than {MAX_DEPTH} levels.")
     budget.afford(len(node), location)
+    if isinstance(node, simdjson.Object) and len(node) > _SMALL:
+        # Its members are made into Python objects with all that they hold.
+        budget.afford(_values_in(node), location)
     if isinstance(node, simdjson.Object | dict):
         result: dict[str, Any] = {}
         for key, value in members(node, location):
@@ -130,6 +139,13 @@ def members(node: Any, location: str) -> Iterator[tuple[str, Any]]:
         yield from ((key, node[key]) for key in keys)
 
 
+def _values_in(node: Any) -> int:
+    """Return how many values an object of a document holds at all depths."""
+    structure = _string.sub(b"", bytes(node.mini))
+    opened = structure.count(b"[") + structure.count(b"{")
+    return structure.count(b",") + opened - structure.count(b"[]") - structure.count(b"{}")
+
+
 def _refuse_repeats(node: Any, location: str) -> None:
     def once(pairs: list[tuple[str, Any]]) -> None:
         if len({key for key, _ in pairs}) != len(pairs):
@@ -153,6 +169,28 @@ def checked_text(value: str, location: str) -> str:
                 location, "The text holds half of a surrogate pair, which is not valid Unicode."
             ) from None
     return value
+
+
+def check_document(value: Any, location: str) -> None:
+    """Raise Invalid for a document that is larger than a row may hold, or that `plain` refuses.
+
+    For what is put together from more than one request.
+    """
+    plain(value, location)
+    if len(render(value)) > MAX_DOCUMENT_BYTES:
+        raise invalid(location, f"It is larger than {MAX_DOCUMENT_BYTES // 1024**2} MiB.")
+
+
+class StoredDecoder(stdlib.JSONDecoder):
+    """Reads what PostgreSQL returns: it spells the float 1e22 as a whole number of 23 digits."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "parse_int": _number})
+
+
+def _number(digits: str) -> int | float:
+    number = int(digits)
+    return number if _SMALLEST_INTEGER <= number <= _LARGEST_INTEGER else float(digits)
 
 
 def render(value: Any) -> bytes:

@@ -5,6 +5,7 @@ from django.db import models
 from django.db.models.functions import Lower
 
 from accounts.models import Owned, Share
+from common.json import StoredDecoder
 from common.models import uuid7
 from llm_services.models import Instance
 
@@ -27,7 +28,7 @@ class Project(Owned):
     # The text as it was given: clients get back what they sent, letter by letter.
     metadata_schema = models.TextField(blank=True, default="")
     public_read = models.BooleanField(default=False)
-    metadata = models.JSONField(default=dict, blank=True)
+    metadata = models.JSONField(default=dict, blank=True, decoder=StoredDecoder)
     is_default = models.BooleanField(default=False, editable=False)
 
     class Meta:

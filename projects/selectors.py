@@ -110,6 +110,9 @@ def named_project(reach: Reach, name: str | None) -> Project:
 
 def has_name(name: str) -> Q:
     """Return the condition that a project has a canonical name, in whatever case of letters."""
+    if not name.isascii():
+        # PostgreSQL makes some other letters, such as the Kelvin sign, into those of ASCII.
+        return Q(pk__in=[])
     # As the unique index has it; `iexact` would compare in upper case and read every row.
     return Q(Exact(Lower("handle"), Lower(Value(name))))
 

@@ -8,6 +8,7 @@ from django.db import models
 from django.db.models.functions import Lower
 
 from accounts.models import User
+from common.json import StoredDecoder
 from common.models import uuid7
 from projects.models import Project
 from resources.storage import generated_name
@@ -46,10 +47,12 @@ class ProjectResource(models.Model):
     noun: how refusals call one.
     settable: the fields that a request may set, which go back to their defaults when it replaces
     the whole and leaves them out.
+    documents: those of them that hold whatever JSON somebody sends.
     """
 
     noun: ClassVar[str]
     settable: ClassVar[tuple[str, ...]]
+    documents: ClassVar[tuple[str, ...]] = ()
 
     uuid = models.UUIDField("id", default=uuid7, editable=False)
     owner = models.ForeignKey(
@@ -107,14 +110,15 @@ class Agent(ProjectResource):
         "default_settings",
         "default_system_template",
     )
+    documents = ("instructions", "metadata", "default_settings")
 
     name = models.CharField(max_length=255)
     canonical_name = models.CharField(max_length=255)
     about = models.TextField(blank=True, default="")
     model = models.CharField(max_length=255, blank=True, default="")
     instructions = ArrayField(models.TextField(blank=True), blank=True, default=list)
-    metadata = models.JSONField(blank=True, default=dict)
-    default_settings = models.JSONField(blank=True, default=dict)
+    metadata = models.JSONField(blank=True, default=dict, decoder=StoredDecoder)
+    default_settings = models.JSONField(blank=True, default=dict, decoder=StoredDecoder)
     default_system_template = models.TextField(default=DEFAULT_SYSTEM_TEMPLATE)
 
     class Meta(ProjectResource.Meta):
@@ -133,10 +137,11 @@ class EndUser(ProjectResource):
 
     noun = "user"
     settable = ("name", "about", "metadata")
+    documents = ("metadata",)
 
     name = models.CharField(max_length=120, blank=True, default="")
     about = models.TextField(blank=True, default="")
-    metadata = models.JSONField(blank=True, default=dict)
+    metadata = models.JSONField(blank=True, default=dict, decoder=StoredDecoder)
 
     class Meta(ProjectResource.Meta):
         verbose_name = "end user"

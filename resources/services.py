@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 from django.core.files.base import ContentFile
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
@@ -21,7 +21,7 @@ from common.canonical_names import (
     check_canonical_name,
     save_named,
 )
-from common.database import retry_conflicts, violated
+from common.database import retry_conflicts, violated, was_refused
 from common.errors import (
     DomainError,
     FieldError,
@@ -30,6 +30,7 @@ from common.errors import (
     ProjectNotFound,
     Unavailable,
 )
+from common.json import check_document
 from common.models import uuid7
 from projects.default_project import default_project_of
 from projects.models import Project
@@ -44,6 +45,7 @@ log = structlog.get_logger(__name__)
 
 
 # --- Create ---------------------------------------------------------------------------------------
+@retry_conflicts
 @transaction.atomic
 def create_resource(
     kind: type[R],
@@ -90,9 +92,13 @@ def create_file(
         raise Unavailable("The server's storage did not take the file; try again later.") from error
     try:
         _save(row, force_insert=True)
-    except (DomainError, IntegrityError):
-        # After any other error, such as a lost connection, the row may be there all the same.
+    except DomainError:
         _delete_content(row.content.name)
+        raise
+    except DatabaseError as error:
+        # After a lost connection the row may be there all the same.
+        if was_refused(error):
+            _delete_content(row.content.name)
         raise
     return row
 
@@ -132,7 +138,7 @@ def create_or_replace_resource(
         return replace_resource(kind, actor=actor, uuid=uuid, values=values), False
     try:
         return create_resource(kind, actor=actor, values=values, uuid=uuid), True
-    except IdTaken as error:
+    except (IdTaken, NameTaken) as error:
         # Somebody else of the same account was quicker, or the key does not reach it.
         try:
             return replace_resource(kind, actor=actor, uuid=uuid, values=values), False
@@ -334,6 +340,8 @@ def _fill(row: ProjectResource, values: Mapping[str, Any]) -> None:
     for name in row.settable:
         if name in values:
             setattr(row, name, values[name])
+        if name in values and name in row.documents:
+            check_document(values[name], f"body.{name}")
 
 
 def _apply(row: ProjectResource, reach: Reach, values: Mapping[str, Any]) -> None:
@@ -343,6 +351,9 @@ def _apply(row: ProjectResource, reach: Reach, values: Mapping[str, Any]) -> Non
     if "project" in values:
         row.project = named_project(reach, values["project"])
         names.append("project")
+    else:
+        # Now: once the row is let go, its project may become somebody else's.
+        row.project = Project.objects.get(pk=row.project_id)
     if isinstance(row, Agent) and "canonical_name" in values:
         if values["canonical_name"] != row.canonical_name:
             row.canonical_name = check_canonical_name(values["canonical_name"])

@@ -4,6 +4,7 @@ import django.contrib.postgres.indexes
 from django.conf import settings
 from django.db import migrations, models
 
+import common.json
 import common.models
 
 
@@ -15,6 +16,11 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        migrations.AlterField(
+            model_name="project",
+            name="metadata",
+            field=models.JSONField(blank=True, decoder=common.json.StoredDecoder, default=dict),
+        ),
         migrations.AlterField(
             model_name="project",
             name="uuid",

@@ -16,6 +16,7 @@ from common.canonical_names import (
 )
 from common.database import retry_conflicts, violated
 from common.errors import DefaultProjectProtected, FieldError, NotFound
+from common.json import check_document
 from common.models import uuid7
 from llm_services.selectors import builtin_instance
 from projects.default_project import ensure_default_project
@@ -27,6 +28,7 @@ from projects.services._managing import OnResources, remove
 _DEFAULTS: Mapping[str, Any] = {"metadata": {}}
 
 
+@retry_conflicts
 @transaction.atomic
 def create_own_project(
     *, actor: Actor, values: Mapping[str, Any], uuid: UUID | None = None
@@ -90,9 +92,12 @@ def create_or_replace_own_project(
         pass
     try:
         return create_own_project(actor=actor, values=values, uuid=uuid), True
-    except IdTaken:
-        # Somebody with the same key was quicker.
-        return replace_own_project(actor=actor, uuid=uuid, values=values), False
+    except (IdTaken, NameTaken) as error:
+        # Somebody with a key of the same account was quicker.
+        try:
+            return replace_own_project(actor=actor, uuid=uuid, values=values), False
+        except NotFound:
+            raise error from None
 
 
 @retry_conflicts
@@ -102,6 +107,7 @@ def delete_own_project(*, actor: Actor, uuid: UUID, on_resources: OnResources) -
     remove(actor, _held(actor, uuid, stops_uploads=True), on_resources)
 
 
+@retry_conflicts
 @transaction.atomic
 def _change(
     actor: Actor,
@@ -144,6 +150,7 @@ def _fill(project: Project, values: Mapping[str, Any], *, merge: bool = False) -
         project.name = values["name"]
     if "metadata" in values:
         project.metadata = {**(project.metadata if merge else {}), **values["metadata"]}
+        check_document(project.metadata, "body.metadata")
 
 
 def _save(project: Project, **options: Any) -> None:

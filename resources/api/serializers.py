@@ -10,6 +10,7 @@ from rest_framework import serializers
 
 from common.canonical_names import RULE
 from common.fields import JsonObject, NullsAsAbsent, Printable, PrintableLines, QueryFlag, Text
+from common.json import MAX_DOCUMENT_BYTES
 from common.listing import FilteredListing, Listing
 from resources.models import (
     MAXIMUM_ABOUT_LENGTH,
@@ -131,7 +132,9 @@ class AgentIn(NullsAsAbsent):
         required=False, allow_null=True, help_text="What its model is called with."
     )
     default_system_template = Template(
-        required=False, help_text="A Jinja template of its system message."
+        required=False,
+        max_length=MAX_DOCUMENT_BYTES,
+        help_text="A Jinja template of its system message.",
     )
 
 

@@ -19,14 +19,21 @@ _PIECE = 3 * 256 * 1024
 _JSON = "application/json"
 
 
-def file_response(file: File, *, status: int = 200, needs_content: bool = True) -> HttpResponseBase:
+def file_response(
+    file: File,
+    *,
+    status: int = 200,
+    content: BinaryIO | None = None,
+    needs_content: bool = True,
+) -> HttpResponseBase:
     """Return one file with its content; raise NotFound and ContentMissing as `open_content`.
 
+    content: its bytes, where they are at hand.
     needs_content: False where a change was made, which is to be shown even if the bytes are lost.
     """
     before, after = _around(file)
     try:
-        content = open_content(file)
+        content = content or open_content(file)
     except ContentMissing:
         if needs_content:
             raise

@@ -1,5 +1,6 @@
 """Agents, end users and files in the projects that the key's account owns."""
 
+from io import BytesIO
 from typing import Any, ClassVar
 
 from django.http.response import HttpResponseBase
@@ -385,10 +386,10 @@ class Files(Resource):
     def post(self, request: Request) -> HttpResponseBase:
         """Store a file in the project it names, or in `default`."""
         values = given(FileIn, request)
-        file = services.create_file(
-            actor=actor_of(request), content=values.pop("content"), values=values
-        )
-        return file_response(file, status=201)
+        content: bytes = values.pop("content")
+        file = services.create_file(actor=actor_of(request), content=content, values=values)
+        # Not read back: somebody may delete it before this is sent.
+        return file_response(file, status=201, content=BytesIO(content))
 
 
 class OneFile(Resource):

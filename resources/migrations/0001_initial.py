@@ -7,6 +7,7 @@ import django.db.models.functions.text
 from django.conf import settings
 from django.db import migrations, models
 
+import common.json
 import common.models
 import resources.storage
 
@@ -47,8 +48,14 @@ class Migration(migrations.Migration):
                         base_field=models.TextField(blank=True), blank=True, default=list, size=None
                     ),
                 ),
-                ("metadata", models.JSONField(blank=True, default=dict)),
-                ("default_settings", models.JSONField(blank=True, default=dict)),
+                (
+                    "metadata",
+                    models.JSONField(blank=True, decoder=common.json.StoredDecoder, default=dict),
+                ),
+                (
+                    "default_settings",
+                    models.JSONField(blank=True, decoder=common.json.StoredDecoder, default=dict),
+                ),
                 (
                     "default_system_template",
                     models.TextField(
@@ -118,7 +125,10 @@ class Migration(migrations.Migration):
                 ("updated_at", models.DateTimeField(auto_now=True)),
                 ("name", models.CharField(blank=True, default="", max_length=120)),
                 ("about", models.TextField(blank=True, default="")),
-                ("metadata", models.JSONField(blank=True, default=dict)),
+                (
+                    "metadata",
+                    models.JSONField(blank=True, decoder=common.json.StoredDecoder, default=dict),
+                ),
                 (
                     "owner",
                     models.ForeignKey(

@@ -1,6 +1,7 @@
 """The JSON reader: what it takes, and what it refuses with which words."""
 
 import json as stdlib
+import tracemalloc
 from contextlib import suppress
 from typing import Any
 
@@ -179,3 +180,16 @@ def test_rendered_json_is_compact_utf8_with_arrays_and_no_nan() -> None:
     array = np.array([0.1, -2.5, 3], dtype=np.float32)
     assert json.render({"ü": array, "n": None}) == '{"ü":[0.1,-2.5,3.0],"n":null}'.encode()
     assert json.render(float("nan")) == b"null"
+
+
+def test_values_below_many_members_are_counted_before_they_are_made() -> None:
+    members = b",".join(b'"k%d": "[{,"' % n for n in range(1_001))
+    body = b'{%s, "z": [%s]}' % (members, b"{}," * 1_000_000 + b"{}")
+    tracemalloc.start()
+    with pytest.raises(Invalid, match="more than 100000 values"):
+        json.parse(body)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # A million empty dicts take 64 MB.
+    assert peak < 20_000_000
+    assert len(json.parse(b'{%s, "z": [%s]}' % (members, b"{}," * 90_000 + b"{}"))["z"]) == 90_001

@@ -196,6 +196,16 @@ def test_a_project_that_is_not_ones_own_is_404_with_its_name(
         Project.objects.filter(handle="letters").update(public_read=False)
 
 
+@both
+def test_letters_that_fold_to_ascii_are_other_letters(cast: Cast, kind: str) -> None:
+    assert cast.alice.post("/projects", {"name": "x", "canonical_name": "kelvin"}).status == 201
+    for name in ("\u212aelvin", "KELV\u0130N"):
+        answer = cast.alice.post(f"/{kind}", {**NAME, "project": name})
+        assert_error(answer, 404, "project_not_found")
+    made(cast.alice, kind, project="KELVIN")
+    assert cast.alice.get(f"/{kind}?project=%E2%84%AAelvin")["items"] == []
+
+
 # --- Canonical names ------------------------------------------------------------------------------
 def test_canonical_names_of_agents_are_unique_for_their_owner_in_all_projects(cast: Cast) -> None:
     made(cast.alice, "agents", canonical_name="scribe", project="letters")
@@ -309,6 +319,51 @@ def test_members_follow_the_name_of_their_project(cast: Cast, kind: str) -> None
     assert cast.alice.get(path)["project"] == "post"
     assert len(cast.alice.get(f"/{kind}?project=post")["items"]) == 1
     assert cast.alice.get(f"/{kind}?project=letters")["items"] == []
+
+
+# --- Documents ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("number", [1e19, 1e22, -1e22, 1.5e300, 9223372036854775807, 1e-300])
+def test_large_numbers_come_back_and_can_be_sent_again(cast: Cast, number: float) -> None:
+    for kind in ("agents", "users", "projects"):
+        created = made(cast.alice, kind, metadata={"n": number, "in": [number]})
+        assert created["metadata"] == {"n": number, "in": [number]}
+        found = cast.alice.get(f"/{kind}/{created['id']}")
+        assert (found.status, found.body) == (200, created)
+        assert cast.alice.get(f"/{kind}").status == 200
+        again = {"name": "x", "metadata": found["metadata"]}
+        answer = cast.alice.put(f"/{kind}/{created['id']}", again)
+        assert (answer.status, answer["metadata"]) == (200, created["metadata"])
+    settings = {"default_settings": {"n": number}}
+    assert made(cast.alice, "agents", **settings)["default_settings"] == {"n": number}
+    assert cast.alice.get("/agents").status == 200
+
+
+@pytest.mark.parametrize("kind", ["agents", "users", "projects"])
+def test_metadata_does_not_grow_past_its_limits_bit_by_bit(cast: Cast, kind: str) -> None:
+    path = f"/{kind}/{made(cast.alice, kind)['id']}"
+    for first, second, says in (
+        ({f"a{n}": 0 for n in range(60_000)}, {f"b{n}": 0 for n in range(60_000)}, "100000 values"),
+        ({"a": "x" * 600_000}, {"b": "x" * 600_000}, "1 MiB"),
+    ):
+        assert cast.alice.put(path, {"name": "x", "metadata": first}).status == 200
+        with nothing_changes():
+            answer = cast.alice.patch(path, {"metadata": second})
+            assert_error(answer, 422, "validation_error", loc="metadata", says=says)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"metadata": {"a": "x" * 1024**2}},
+        {"default_settings": {"a": "x" * 1024**2}},
+        {"instructions": ["x" * 1024**2]},
+        {"default_system_template": "x" * (1024**2 + 1)},
+    ],
+)
+def test_a_document_has_at_most_one_mebibyte(cast: Cast, body: dict[str, Any]) -> None:
+    with nothing_changes():
+        answer = cast.alice.post("/agents", {**NAME, **body})
+        assert_error(answer, 422, "validation_error", loc=next(iter(body)))
 
 
 # --- Delete ---------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from django.db import connection, transaction
 
 from accounts.policy import BOOTSTRAP_ADMIN
 from accounts.services import delete_user
@@ -13,7 +14,7 @@ from projects.models import Project
 from projects.services import OnResources, delete_project, transfer_project
 from resources.models import Agent, EndUser, File
 from tests.answers import assert_error
-from tests.factories import Answer, Cast, make_project, make_user
+from tests.factories import Answer, Caller, Cast, make_project, make_user
 from tests.races import ROUNDS, THREADS, asking, at_once, statuses, while_waiting
 from tests.resources.things import kept
 
@@ -62,6 +63,54 @@ def test_of_many_deletions_exactly_one_wins(cast: Cast, kind: str) -> None:
         path = f"/{kind}/{cast.alice.post(f'/{kind}', BODIES[kind])['id']}"
         answers = at_once([asking(cast.alice, "DELETE", path) for _ in range(THREADS)])
         assert statuses(answers) == {202: 1, 404: THREADS - 1}
+
+
+@pytest.mark.parametrize("kind", ["projects", "agents"])
+def test_of_many_that_choose_one_id_and_name_none_takes_the_others_for_another(
+    cast: Cast, kind: str
+) -> None:
+    for turn in range(ROUNDS):
+        path, body = f"/{kind}/{uuid4()}", {"name": "x", "canonical_name": f"chosen-{turn}"}
+        answers = at_once([asking(cast.alice, "POST", path, body) for _ in range(THREADS)])
+        assert statuses(answers) == {201: 1, 200: THREADS - 1}
+
+
+def test_projects_that_swap_their_names_never_deadlock(cast: Cast) -> None:
+    one, two = (cast.alice.post("/projects", {"name": n})["id"] for n in ("one", "two"))
+    for turn in range(ROUNDS * 5):
+        jobs = [
+            asking(cast.alice, "PATCH", f"/projects/{each}", {"canonical_name": f"n{name}-{turn}"})
+            for each in (one, two)
+            for name in ("a", "b")
+        ]
+        assert statuses(at_once(jobs)).keys() <= {200, 409}
+
+
+def test_a_file_that_is_deleted_while_it_is_read_is_there_or_not(cast: Cast) -> None:
+    for _ in range(ROUNDS * 5):
+        path = f"/files/{cast.alice.post('/files', BODIES['files'])['id']}"
+        jobs = [asking(cast.alice, "DELETE", path)]
+        jobs += [asking(cast.alice, "GET", path) for _ in range(4)]
+        jobs += [
+            asking(cast.alice, "PATCH", path, {"name": "y"}),
+            asking(cast.alice, "GET", "/files"),
+        ]
+        assert statuses(at_once(jobs)).keys() <= {200, 202, 404}
+
+
+def test_an_upload_that_waits_too_long_leaves_no_bytes(cast: Cast, files_folder: Path) -> None:
+    def impatient() -> Answer:
+        with connection.cursor() as cursor:
+            cursor.execute("SET lock_timeout = '50ms'")
+        body = {**BODIES["files"], "project": "letters"}
+        return Caller(cast.alice.key).post("/files", body)
+
+    with transaction.atomic():
+        list(Project.objects.select_for_update().filter(handle="letters"))
+        (answer,) = at_once([impatient])
+    assert_error(answer, 503, "unavailable")
+    assert kept(files_folder) == []
+    assert not File.objects.exists()
 
 
 def test_changes_of_different_keys_all_survive(cast: Cast) -> None:
