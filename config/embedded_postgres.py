@@ -40,6 +40,8 @@ DATABASE = "armarium"
 
 _FAST_SHUTDOWN_S = 20.0
 _IMMEDIATE_SHUTDOWN_S = 8.0
+# Making a cluster runs one server after the other; the next may be there when the last has ended.
+_SUCCESSORS = 10
 _ORPHANS_S = 3.0
 _SAY_EVERY_S = 2.0
 _POLL_S = 0.05
@@ -295,22 +297,29 @@ class EmbeddedPostgres:
     # Stopping, and what a crash leaves behind
 
     def _stop(self, patience_s: float = _FAST_SHUTDOWN_S) -> None:
-        for number, wait_s in (
-            (signal.SIGINT, patience_s),
-            (signal.SIGQUIT, _IMMEDIATE_SHUTDOWN_S),
-        ):
+        for _ in range(_SUCCESSORS):
             server = self._find_server()
             if server is None:
                 break
-            # psutil compares the start time again, so a reused number is not hit.
-            with suppress(psutil.NoSuchProcess):
-                server.send_signal(number)
-            self._wait_until_gone(server, wait_s)
+            self._end(server, patience_s)
         if (server := self._find_server()) is not None:
             raise EmbeddedPostgresError(f"The database (process {server.pid}) does not stop.")
         if self._child is not None and self._child.poll() is not None:
             self._child = None
         self.home.remove_short_socket_dir()
+
+    def _end(self, server: psutil.Process, patience_s: float) -> None:
+        for number, wait_s in (
+            (signal.SIGINT, patience_s),
+            (signal.SIGQUIT, _IMMEDIATE_SHUTDOWN_S),
+        ):
+            # psutil compares the start time again, so a reused number is not hit.
+            with suppress(psutil.NoSuchProcess):
+                server.send_signal(number)
+            self._wait_until_gone(server, wait_s)
+            if not _alive(server):
+                return
+        raise EmbeddedPostgresError(f"The database (process {server.pid}) does not stop.")
 
     def _wait_until_gone(self, process: psutil.Process, patience_s: float) -> None:
         began = said = time.monotonic()

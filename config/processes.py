@@ -84,6 +84,12 @@ class StopSignals:
             if self.count:
                 raise StopRequested
             yield
+        except Exception as error:
+            # What was interrupted need not get over it: a database driver in the middle of a
+            # statement says that it cannot go on, rather than why.
+            if _was_interrupted(error):
+                raise StopRequested from error
+            raise
         finally:
             self.interrupting = False
 
@@ -93,6 +99,12 @@ class StopSignals:
         if self.interrupting:
             self.interrupting = False
             raise StopRequested
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, StopRequested):
+        error = error.__context__
+    return error is not None
 
 
 @dataclass

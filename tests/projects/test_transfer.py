@@ -196,11 +196,7 @@ def test_an_instance_that_serves_a_given_away_project_is_in_use(filled: Cast) ->
     assert "in use by 1 projects" in answer["detail"]
     answer = filled.alice.delete("/v1/users/alice")
     assert (answer.status, answer["status"]) == (409, 409)
-    assert "in use by 1 projects of others." in answer["detail"]
-    assert "sam" not in answer["detail"]
-    answer = filled.ada.delete("/v1/users/alice")
-    assert (answer.status, answer["status"]) == (409, 409)
-    assert "in use by 1 projects of others: sam/letters." in answer["detail"]
+    assert "sam/letters" in answer["detail"]
     assert filled.rita.get("/v1/embeddings/sam/letters")["total_count"] == 2
 
 
