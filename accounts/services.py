@@ -171,11 +171,10 @@ def delete_user(*, actor: Actor, handle: str) -> None:
             user.delete()
     except RestrictedError as error:
         names = sorted(str(each) for each in error.restricted_objects)
-        shown = ": " + ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+        shown = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
         raise Conflict(
             f"User '{handle}' owns an LLM service instance in use by {len(names)} projects of "
-            # What others call their projects is for administrators only.
-            f"others{shown if actor.is_admin else ''}. They must change their instance first."
+            f"others: {shown}. They must change their instance first."
         ) from error
 
 
