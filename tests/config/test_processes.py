@@ -7,13 +7,17 @@ import pytest
 from config.processes import StopRequested, StopSignals
 
 
+def interrupted() -> None:
+    """End as a database driver does that is interrupted in the middle of a statement."""
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        raise RuntimeError("cannot go on")
+
+
 def test_a_stop_that_an_error_hides_is_still_one() -> None:
     with StopSignals() as signals, pytest.raises(StopRequested), signals.interruptible():
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        finally:
-            # As a database driver does when it is interrupted in the middle of a statement.
-            raise RuntimeError("cannot go on")
+        interrupted()
     assert signals.count == 1
 
 
