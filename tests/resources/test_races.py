@@ -221,6 +221,22 @@ def test_one_that_waits_for_the_deletion_of_its_account_is_refused(
     assert kept(files_folder) == []
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/projects"), ("GET", "/v1/projects/sam"), *(("POST", f"/{kind}") for kind in BODIES)],
+)
+def test_an_account_that_goes_gets_no_default_project_any_more(
+    cast: Cast, method: str, path: str
+) -> None:
+    Project.objects.filter(owner__handle="sam").delete()
+    answer = while_waiting(
+        lambda: delete_user(actor=BOOTSTRAP_ADMIN, handle="sam"),
+        asking(cast.sam, method, path, BODIES.get(path[1:])),
+    )
+    assert answer.status == 401, answer.body
+    assert not Project.objects.filter(is_default=True, owner__handle="sam").exists()
+
+
 def test_an_account_goes_for_good_while_things_are_made_in_it(
     cast: Cast, files_folder: Path
 ) -> None:
