@@ -26,8 +26,8 @@ _LONGEST_NUMBER = 40
 _WORDS: dict[str, Any] = {"true": True, "false": False, "null": None}
 
 
-def condition(given: Iterable[tuple[str, Sequence[str]]], *, column: str = "metadata") -> Q:
-    """Return what rows must fulfil for all parameters named `metadata_filter` or below it.
+def condition(given: Iterable[tuple[str, Sequence[str]]]) -> Q:
+    """Return what the `metadata` of rows must fulfil for parameters named `metadata_filter…`.
 
     given: the names and values of such parameters. `metadata_filter.a.b=v` asks for the value v at
     {"a": {"b": …}} or at the key "a.b", as text or as the JSON scalar that it spells; given several
@@ -43,19 +43,19 @@ def condition(given: Iterable[tuple[str, Sequence[str]]], *, column: str = "meta
         for value in values:
             json.checked_text(value, f"query.{name[:80]}")
         if name == PARAMETER:
-            parts.append(_contains(column, _object(values)))
+            parts.append(_contains(_object(values)))
         else:
             path = json.checked_text(name.removeprefix(PREFIX), "query (a name)")
-            parts.append(_leaf(column, path, values))
+            parts.append(_leaf(path, values))
     return _all(parts)
 
 
-def _leaf(column: str, path: str, values: Sequence[str]) -> Q:
+def _leaf(path: str, values: Sequence[str]) -> Q:
     """Ask for all the values at one of the places that a path means."""
     many = len(values) > 1
     return _any(
         _all(
-            _any(_contains(column, place([each] if many else each)) for each in _meanings(value))
+            _any(_contains(place([each] if many else each)) for each in _meanings(value))
             for value in values
         )
         for place in _places(path)
@@ -108,8 +108,8 @@ def _object(values: Sequence[str]) -> dict[str, Any]:
     return value
 
 
-def _contains(column: str, wanted: Any) -> Q:
-    return Q(**{f"{column}__contains": wanted})
+def _contains(wanted: Any) -> Q:
+    return Q(metadata__contains=wanted)
 
 
 def _invalid(message: str) -> Invalid:

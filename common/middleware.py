@@ -82,6 +82,4 @@ def _is_served(request: HttpRequest) -> bool:
 def too_large() -> TooLarge:
     """Return the refusal of a body over the limit."""
     megabytes = settings.MAX_BODY_BYTES / 1024**2
-    return TooLarge(
-        f"The request body is larger than {megabytes:g} MiB; send the data in several requests."
-    )
+    return TooLarge(f"The request body is larger than {megabytes:g} MiB; send less at once.")

@@ -7,7 +7,6 @@ from rest_framework import serializers
 
 from common.canonical_names import RULE
 from common.fields import JsonObject, NullsAsAbsent, Printable, Text
-from common.listing import FilteredListing
 from projects.models import Project
 
 
@@ -42,7 +41,3 @@ class OwnProjectsOut(serializers.Serializer[Any]):
     """A part of a list of projects."""
 
     items = OwnProjectOut(many=True)
-
-
-class OwnProjectListing(FilteredListing):
-    """Which projects are wanted."""

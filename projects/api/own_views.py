@@ -5,13 +5,12 @@ from rest_framework.response import Response
 
 from accounts.authentication import OWN_AUTHENTICATION, actor_of
 from common.api import Resource, given
-from common.listing import listed
+from common.listing import FilteredListing, listed
 from common.own_views import ResourceDeletedOut, deleted, read_id
 from common.schema import answer_example, body_example, own_operation
 from projects import selectors, services
 from projects.api.own_serializers import (
     OwnProjectIn,
-    OwnProjectListing,
     OwnProjectOut,
     OwnProjectsOut,
 )
@@ -41,14 +40,14 @@ class OwnProjects(Resource):
     """The projects of the key's account."""
 
     authentication_classes = OWN_AUTHENTICATION
-    queries = {"get": OwnProjectListing}
+    queries = {"get": FilteredListing}
 
     @own_operation(
         "List projects",
         name="list_own_projects",
         tag=TAG,
         answers={200: OwnProjectsOut},
-        query=OwnProjectListing,
+        query=FilteredListing,
         examples=[answer_example("One project", {"items": [_SHOWN]})],
         description="The account's projects, `default` among them.",
     )

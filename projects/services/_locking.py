@@ -1,5 +1,7 @@
 """Holds projects as they are while they are changed."""
 
+from django.db.models import Func, TextField
+
 from accounts.models import User
 from common.errors import NotFound
 from projects.models import Project
@@ -33,7 +35,8 @@ def held(project: Project, *, stops_uploads: bool = False) -> Project:
 def hold_projects_of(user: User) -> None:
     """Let nobody add anything to the account's projects until the transaction ends."""
     projects = Project.objects.filter(owner=user).order_by("pk")
-    for project in projects:
-        wait_for_uploads(project)
+    # The lock of `wait_for_uploads`, for all of them in one statement.
+    lock = Func("pk", function="pg_advisory_xact_lock", output_field=TextField())
+    list(projects.values_list(lock))
     # To have the rows is to hold them.
     list(projects.select_for_update().values_list("pk"))
