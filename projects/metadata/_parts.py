@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -70,6 +71,7 @@ class _Reader:
     def __init__(self, root: dict[str, Any], dialect: str) -> None:
         self._root = root
         self._dialect = dialect
+        self._ignored = _ignored_by(dialect)
         self._known: dict[int, Part] = {}
         self._references: list[tuple[Part, str]] = []
 
@@ -103,8 +105,10 @@ class _Reader:
                 self._references.append((part, schema[keyword]))
         for place, keywords in _PLACES.items():
             for keyword in keywords:
+                # The meta-schema does not look below a keyword that its dialect ignores.
+                read = self._add if keyword in self._ignored else self._read
                 for child in _subschemas(schema, keyword):
-                    part.applied[place].append(self._known.get(id(child)) or self._read(child))
+                    part.applied[place].append(self._known.get(id(child)) or read(child))
         return part
 
     def _target(self, reference: str) -> object:
@@ -151,6 +155,17 @@ class _Reader:
             f"The metadata schema is not valid JSON Schema of {self._dialect}: the keyword "
             f"{echo(name)} cannot be {echo(value)}; correct it."
         )
+
+
+@cache
+def _ignored_by(dialect: str) -> frozenset[str]:
+    """Return the keywords of other dialects: no keyword with subschemas takes a number."""
+    return frozenset(
+        keyword
+        for keywords in _PLACES.values()
+        for keyword in keywords
+        if jsonschema_rs.meta.is_valid({keyword: 5, "$schema": dialect})
+    )
 
 
 def _subschemas(schema: Mapping[str, Any], keyword: str) -> list[dict[str, Any]]:

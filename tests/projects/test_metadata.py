@@ -663,6 +663,19 @@ schemas: st.SearchStrategy[Json] = st.recursive(
 )
 
 
+@pytest.mark.parametrize("keyword", ["enum", "allOf", "patternProperties"])
+@pytest.mark.parametrize("value", [None, 5, "x"])
+@pytest.mark.parametrize("place", ["$defs", "dependentSchemas", "prefixItems", "contentSchema"])
+def test_parts_that_only_another_dialect_reads_are_checked(
+    place: str, keyword: str, value: Json
+) -> None:
+    part: Json = {keyword: value}
+    around = {"$defs": {"a": part}, "dependentSchemas": {"a": part}, "prefixItems": [part]}
+    with pytest.raises(InvalidSchema, match=f"the keyword '?{keyword}'? cannot be"):
+        check_schema({place: around.get(place, part)})
+    assert check_schema({"$defs": {"a": {"enum": [1]}}, "contentSchema": {"allOf": [{}]}})
+
+
 @given(schemas, st.sampled_from([None, DRAFT_2019, DRAFT_2020]), values)
 @settings(max_examples=300, deadline=None)
 def test_anything_is_stored_or_refused(schema: Json, dialect: str | None, document: Json) -> None:
