@@ -160,9 +160,14 @@ _database["CONN_HEALTH_CHECKS"] = True
 _database["OPTIONS"] = {
     "application_name": "armarium",
     "connect_timeout": 5,
+    # Only statements that ask for it are prepared. A pooler that hands each transaction to another
+    # session needs `?prepare_threshold=` in DATABASE_URL.
+    "prepare_threshold": 5,
     "options": " ".join(f"-c {name}={value}" for name, value in _session.items()),
     **_database.get("OPTIONS", {}),
 }
+# Rows times dimensions up to which a project is searched exactly; about two milliseconds' worth.
+INDEX_THRESHOLD = env.number("ARMARIUM_INDEX_THRESHOLD", default=4_000_000, minimum=1_000)
 DATABASES: dict[str, dict[str, Any]] = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 

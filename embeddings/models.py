@@ -1,5 +1,6 @@
-"""Embeddings: a vector with the text and metadata it stands for."""
+"""Embeddings: a vector with the text and metadata it stands for, and where a project keeps them."""
 
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from pgvector.django import VectorField
 
@@ -20,8 +21,13 @@ class Embedding(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
     segment = models.IntegerField(default=0, editable=False)
+    # The database deletes a project's rows with it (migration 0002).
     project = models.ForeignKey(
-        Project, on_delete=models.CASCADE, related_name="embeddings", db_index=False
+        Project,
+        on_delete=models.DO_NOTHING,
+        related_name="embeddings",
+        db_constraint=False,
+        db_index=False,
     )
     text_id = models.CharField(max_length=MAXIMUM_TEXT_ID_LENGTH, db_collation="C")
     # Where the vector came from. No constraint: it outlives a change of the project's instance.
@@ -48,3 +54,95 @@ class Embedding(models.Model):
 
     def __str__(self) -> str:
         return self.text_id
+
+
+class IndexState(models.TextChoices):
+    """How a project's embeddings are searched.
+
+    Exact: every one is compared. Building: exact, or by an older index, while an index is built.
+    Indexed: those in the sealed segment through an HNSW graph, the growing part exactly.
+    """
+
+    EXACT = "exact"
+    BUILDING = "building"
+    INDEXED = "indexed"
+
+
+def _between(least: float, most: float) -> list[MinValueValidator | MaxValueValidator]:
+    return [MinValueValidator(least), MaxValueValidator(most)]
+
+
+class SearchIndex(models.Model):
+    """The state and the settings of a project's index; a project without a row has none.
+
+    Searches compare the version of this row with the one they were planned for, so whatever moves
+    embeddings between segments changes the row in the same transaction.
+
+    segment: the sealed segment that is searched. building_segment: the one being built beside it.
+    built_…: what the index was built with. measured_…: the fewest candidates (`ef_search`) that
+    reached the target, or the most there can be, and the recall@10 that they reached.
+    """
+
+    project = models.OneToOneField(
+        Project,
+        on_delete=models.DO_NOTHING,
+        primary_key=True,
+        related_name="search_index",
+        db_constraint=False,
+    )
+    state = models.CharField(
+        max_length=10, choices=IndexState.choices, default=IndexState.EXACT, editable=False
+    )
+    segment = models.IntegerField(null=True, unique=True, editable=False)
+    building_segment = models.IntegerField(null=True, editable=False)
+    m = models.PositiveSmallIntegerField(
+        default=16,
+        validators=_between(2, 100),
+        help_text="Links of each text in the graph: 2 to 100. More find better, and take more "
+        "memory.",
+    )
+    ef_construction = models.PositiveSmallIntegerField(
+        default=64,
+        validators=_between(4, 1000),
+        help_text="Candidates while building: 4 to 1000, at least twice m. More find better, and "
+        "take longer to build.",
+    )
+    ef_search = models.PositiveSmallIntegerField(
+        null=True,
+        blank=True,
+        validators=_between(10, 1000),
+        help_text="Candidates of a search: 10 to 1000. Empty: the fewest that reach the target "
+        "recall.",
+    )
+    target_recall = models.FloatField(
+        default=0.98,
+        validators=_between(0.5, 0.999),
+        help_text="The recall@10 that searches should reach: 0.5 to 0.999.",
+    )
+    built_m = models.PositiveSmallIntegerField(null=True, editable=False)
+    built_ef_construction = models.PositiveSmallIntegerField(null=True, editable=False)
+    built_dimensions = models.PositiveSmallIntegerField(null=True, editable=False)
+    measured_ef_search = models.PositiveSmallIntegerField(null=True, editable=False)
+    measured_recall = models.FloatField(null=True, editable=False)
+    phase = models.CharField(max_length=20, blank=True, default="", editable=False)
+    last_error = models.TextField(blank=True, default="", editable=False)
+    rebuild_requested = models.BooleanField(default=False, editable=False)
+    built_at = models.DateTimeField(null=True, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        verbose_name = "search index"
+        verbose_name_plural = "search indexes"
+
+    def __str__(self) -> str:
+        return f"{self.project_id} ({self.state})"
+
+
+class RetiredSegment(models.Model):
+    """An emptied segment whose table is dropped once nobody can name it any more."""
+
+    segment = models.IntegerField(primary_key=True)
+    retired_at = models.DateTimeField(auto_now_add=True)
+
+    def __str__(self) -> str:
+        return str(self.segment)

@@ -56,10 +56,10 @@ def embedding_for(actor: Actor, *, owner: str, handle: str, text_id: str) -> tup
 def similar_to(actor: Actor, *, owner: str, handle: str, text_id: str, wanted: Wanted) -> Found:
     """Return the texts most similar to a stored one, without it; raise as `embedding_for`."""
     project = project_for(actor, Level.READER, owner=owner, handle=handle)
-    hits = store.nearest_to_stored(project.pk, spellings(text_id), wanted)
-    if hits is None:
+    ranking = store.nearest_to_stored(project.pk, spellings(text_id), wanted)
+    if ranking is None:
         raise NotFound(missing(project, text_id))
-    return Found(project, hits)
+    return Found(project, ranking.hits)
 
 
 def similar_to_vector(
@@ -72,7 +72,7 @@ def similar_to_vector(
     """
     project = project_for(actor, Level.READER, owner=owner, handle=handle)
     vector = batches.parse_query(body(), project.instance.dimensions)
-    return Found(project, store.nearest(project.pk, vector, wanted))
+    return Found(project, store.nearest(project.pk, vector, wanted).hits)
 
 
 @dataclass

@@ -15,13 +15,13 @@ from accounts.policy import Actor, Level, require_admin
 from common.database import retry_conflicts
 from common.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from common.handles import SYSTEM
-from embeddings import batches, store
+from embeddings import batches, indexes, store
 from embeddings.batches import Batch, Expected
 from embeddings.selectors import Row, missing, spellings
 from llm_services.models import Definition, Instance
 from projects.metadata import Budget, Violation, describe, validator_for
 from projects.models import Project, ProjectShare
-from projects.selectors import Locked, lock_for_upload, project_for
+from projects.selectors import Locked, lock_for_upload, project_for, wait_for_uploads
 from projects.services import OnResources, delete_project
 
 # A schema asks for metadata, even one that would accept an empty object.
@@ -56,6 +56,7 @@ def store_batch(project: Project, batch: Batch) -> None:
             store.insert(project.pk, locked.instance_id, **_columns(batch))
         except store.TextIdExists as error:
             raise _exists(error, batch) from error
+        indexes.notice_growth(project, len(batch))
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def import_batch(project: Project, batch: Batch, *, replace: bool = False) -> Im
             refused = _refused(batch, locked, known=set())
             rows = batch.part([row for row in range(len(batch)) if row not in refused])
             created = store.put_all(project.pk, locked.instance_id, **_columns(rows))
+            indexes.notice_growth(project, len(rows))
             return Imported(created, len(rows) - created, 0, refused)
         while True:
             known = store.existing(project.pk, batch.text_ids)
@@ -101,6 +103,7 @@ def import_batch(project: Project, batch: Batch, *, replace: bool = False) -> Im
             except store.TextIdExists:
                 # Somebody else stored some of them since we looked.
                 continue
+            indexes.notice_growth(project, len(rows))
             return Imported(len(rows), 0, len(known), refused)
 
 
@@ -144,6 +147,7 @@ def put_embedding(
             metadata=batch.metadata_json[0],
         )
         row = store.get(project.pk, [text_id])
+        indexes.notice_growth(project, 1)
     if row is None:
         raise NotFound(missing(project, text_id))
     return created, project, row
@@ -162,6 +166,7 @@ def _expected(project: Project) -> Expected:
 def delete_embedding(*, actor: Actor, owner: str, handle: str, text_id: str) -> None:
     """Delete one embedding; raise as `project_for`, and NotFound."""
     project = _project_to_edit(actor, owner, handle)
+    lock_for_upload(project)
     if not store.remove(project.pk, spellings(text_id)):
         raise NotFound(missing(project, text_id))
 
@@ -170,6 +175,7 @@ def delete_embedding(*, actor: Actor, owner: str, handle: str, text_id: str) -> 
 def delete_all_embeddings(*, actor: Actor, owner: str, handle: str) -> int:
     """Delete every embedding of the project; return how many there were."""
     project = _project_to_edit(actor, owner, handle)
+    wait_for_uploads(project)
     return store.remove_all(project.pk)
 
 

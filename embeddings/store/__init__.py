@@ -1,11 +1,12 @@
 """Every statement that touches vectors. Knows projects by id, and neither users nor requests.
 
 The table is partitioned by `segment`. Segment 0, the growing part, takes every upload and has no
-approximate index: projects in it are searched exactly, through the btree on (project_id, text_id).
+approximate index; a large project has a sealed segment of its own besides, with an HNSW graph.
 Vectors cross the wire in pgvector's binary format: 16-bit dimension count, 16 unused bits, and
 big-endian float32 numbers.
 """
 
+from embeddings.store._parts import REMEMBER_FOR_S, Parts, forget, look, parts_of
 from embeddings.store._reading import (
     after,
     count,
@@ -14,35 +15,102 @@ from embeddings.store._reading import (
     metadata_after,
     of_other_dimensions,
     page,
+    sample,
     snapshot,
 )
-from embeddings.store._searching import nearest, nearest_to_stored
-from embeddings.store._values import GROWING_SEGMENT, Exclusion, Hit, Row, TextIdExists, Wanted
+from embeddings.store._searching import MOST_CANDIDATES, nearest, nearest_to_stored
+from embeddings.store._segments import (
+    GraphSettings,
+    Progress,
+    copy,
+    dissolve,
+    drop_retired,
+    give_up,
+    growing,
+    growing_by_project,
+    has_graph,
+    index,
+    new_segment,
+    progress_of,
+    rebuild_graph,
+    retire,
+    seal,
+    sealed,
+    size_of,
+    swap,
+    tending,
+    tidy,
+)
+from embeddings.store._values import (
+    GROWING_SEGMENT,
+    Equality,
+    Exclusion,
+    Guard,
+    Hit,
+    Plan,
+    Ranking,
+    Row,
+    Stale,
+    TextIdExists,
+    Wanted,
+)
 from embeddings.store._wire import decode_vector, encode_vector
 from embeddings.store._writing import insert, put, put_all, remove, remove_all
 
 __all__ = [
     "GROWING_SEGMENT",
+    "MOST_CANDIDATES",
+    "REMEMBER_FOR_S",
+    "Equality",
     "Exclusion",
+    "GraphSettings",
+    "Guard",
     "Hit",
+    "Parts",
+    "Plan",
+    "Progress",
+    "Ranking",
     "Row",
+    "Stale",
     "TextIdExists",
     "Wanted",
     "after",
+    "copy",
     "count",
     "decode_vector",
+    "dissolve",
+    "drop_retired",
     "encode_vector",
     "existing",
+    "forget",
     "get",
+    "give_up",
+    "growing",
+    "growing_by_project",
+    "has_graph",
+    "index",
     "insert",
+    "look",
     "metadata_after",
     "nearest",
     "nearest_to_stored",
+    "new_segment",
     "of_other_dimensions",
     "page",
+    "parts_of",
+    "progress_of",
     "put",
     "put_all",
+    "rebuild_graph",
     "remove",
     "remove_all",
+    "retire",
+    "sample",
+    "seal",
+    "sealed",
+    "size_of",
     "snapshot",
+    "swap",
+    "tending",
+    "tidy",
 ]

@@ -1,4 +1,4 @@
-"""Reads and counts embeddings."""
+"""Reads and counts embeddings, wherever they are."""
 
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
@@ -8,37 +8,40 @@ import psycopg
 from django.db import connection, transaction
 from psycopg import sql
 
-from embeddings.store._values import (
-    GROWING,
-    Row,
-)
-from embeddings.store._wire import (
-    decode_vector,
-    open_cursor,
-)
+from embeddings.store._parts import VERSION, Parts, forget, look, parts_of, read, rows_of
+from embeddings.store._values import Row
+from embeddings.store._wire import decode_vector, open_cursor
+
+_ROW = "project_id, text_id, instance_id, vector, text, metadata, created_at, updated_at"
 
 
 def count(project_id: int) -> int:
     """Return how many embeddings the project has."""
-    statement = sql.SQL("SELECT count(*) FROM {growing} WHERE project_id = %(project)s")
-    with open_cursor() as cursor:
-        cursor.execute(statement.format(growing=GROWING), {"project": project_id})
-        return int(cursor.fetchone()[0])
+    [(found,)] = read(
+        project_id,
+        lambda parts: sql.SQL("SELECT {version}, count(*) FROM {rows}").format(
+            version=VERSION, rows=rows_of(parts.segment, "project_id, text_id")
+        ),
+        {},
+    )
+    return int(found)
 
 
 def page(project_id: int, *, limit: int, offset: int) -> list[Row]:
     """Return a part of the project's embeddings in the order of their text ids."""
     return _rows(
-        "WHERE project_id = %(project)s ORDER BY text_id LIMIT %(limit)s OFFSET %(offset)s",
-        {"project": project_id, "limit": limit, "offset": offset},
+        project_id,
+        "ORDER BY text_id LIMIT %(limit)s OFFSET %(offset)s",
+        {"limit": limit, "offset": offset},
     )
 
 
 def after(project_id: int, text_id: str, *, limit: int) -> list[Row]:
     """Return the next embeddings in the order of text ids; "" starts with the first."""
     return _rows(
-        "WHERE project_id = %(project)s AND text_id > %(after)s ORDER BY text_id LIMIT %(limit)s",
-        {"project": project_id, "after": text_id, "limit": limit},
+        project_id,
+        "WHERE text_id > %(after)s ORDER BY text_id LIMIT %(limit)s",
+        {"after": text_id, "limit": limit},
     )
 
 
@@ -52,50 +55,57 @@ def snapshot(project_id: int, *, size: int) -> Generator[list[Row], None, None]:
         with open_cursor() as cursor:
             # Whoever reads the export may be slow, and a cursor holds no locks that hurt.
             cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
-        plain: psycopg.Connection[Any] = connection.connection
-        rows = stack.enter_context(psycopg.ServerCursor(plain, "embeddings_snapshot"))
-        rows.execute(
-            _selection("WHERE project_id = %(project)s ORDER BY text_id"),
-            {"project": project_id},
-            binary=True,
-        )
-        while part := rows.fetchmany(size):
-            yield [_row(values) for values in part]
+        while True:
+            parts = parts_of(project_id)
+            plain: psycopg.Connection[Any] = connection.connection
+            rows = stack.enter_context(psycopg.ServerCursor(plain, "embeddings_snapshot"))
+            rows.execute(
+                _selection(parts, "ORDER BY text_id"), {"project": project_id}, binary=True
+            )
+            part = rows.fetchmany(size)
+            version = part[0][0] if part else look(project_id).version
+            if version == parts.version:
+                break
+            rows.close()
+            forget(project_id)
+        while part:
+            yield [_row(values[1:]) for values in part]
+            part = rows.fetchmany(size)
 
 
 def get(project_id: int, text_ids: Sequence[str]) -> Row | None:
     """Return the embedding with the first of these ids that is stored, or None."""
     rows = _rows(
-        "WHERE project_id = %(project)s AND text_id = ANY(%(ids)s)"
+        project_id,
+        "WHERE text_id = ANY(%(ids)s)"
         " ORDER BY array_position(%(ids)s::text[], text_id::text) LIMIT 1",
-        {"project": project_id, "ids": list(text_ids)},
+        {"ids": list(text_ids)},
     )
     return rows[0] if rows else None
 
 
 def existing(project_id: int, text_ids: Sequence[str]) -> set[str]:
     """Return which of these ids are stored."""
-    statement = sql.SQL(
-        "SELECT text_id FROM {growing} WHERE project_id = %(project)s AND text_id = ANY(%(ids)s)"
+    found = read(
+        project_id,
+        lambda parts: sql.SQL(
+            "SELECT {version}, text_id FROM {rows} WHERE text_id = ANY(%(ids)s)"
+        ).format(version=VERSION, rows=rows_of(parts.segment, "project_id, text_id")),
+        {"ids": list(text_ids)},
     )
-    with open_cursor() as cursor:
-        cursor.execute(
-            statement.format(growing=GROWING), {"project": project_id, "ids": list(text_ids)}
-        )
-        return {row[0] for row in cursor.fetchall()}
+    return {text_id for (text_id,) in found}
 
 
-def _rows(condition: LiteralString, parameters: dict[str, Any]) -> list[Row]:
-    with open_cursor() as cursor:
-        cursor.execute(_selection(condition), parameters)
-        return [_row(values) for values in cursor.fetchall()]
+def _rows(project_id: int, condition: LiteralString, parameters: dict[str, Any]) -> list[Row]:
+    found = read(project_id, lambda parts: _selection(parts, condition), parameters)
+    return [_row(values) for values in found]
 
 
-def _selection(condition: LiteralString) -> sql.Composed:
+def _selection(parts: Parts, condition: LiteralString) -> sql.Composed:
     return sql.SQL(
-        "SELECT text_id, instance_id, vector_send(vector), text, metadata::text,"
-        " created_at, updated_at FROM {growing} {condition}"
-    ).format(growing=GROWING, condition=sql.SQL(condition))
+        "SELECT {version}, text_id, instance_id, vector_send(vector), text, metadata::text,"
+        " created_at, updated_at FROM {rows} {condition}"
+    ).format(version=VERSION, rows=rows_of(parts.segment, _ROW), condition=sql.SQL(condition))
 
 
 def _row(values: Sequence[Any]) -> Row:
@@ -105,22 +115,40 @@ def _row(values: Sequence[Any]) -> Row:
 
 def of_other_dimensions(project_id: int, dimensions: int) -> list[tuple[str, int]]:
     """Return (text id, dimensions) of the project's embeddings that have another number of them."""
-    statement = sql.SQL(
-        "SELECT text_id, vector_dims(vector) FROM {growing}"
-        " WHERE project_id = %(project)s AND vector_dims(vector) <> %(dimensions)s"
-        " ORDER BY text_id"
-    ).format(growing=GROWING)
-    with open_cursor() as cursor:
-        cursor.execute(statement, {"project": project_id, "dimensions": dimensions})
-        return [(text_id, int(found)) for text_id, found in cursor.fetchall()]
+    found = read(
+        project_id,
+        lambda parts: sql.SQL(
+            "SELECT {version}, text_id, vector_dims(vector) FROM {rows}"
+            " WHERE vector_dims(vector) <> %(dimensions)s ORDER BY text_id"
+        ).format(version=VERSION, rows=rows_of(parts.segment, "project_id, text_id, vector")),
+        {"dimensions": dimensions},
+    )
+    return [(text_id, int(dims)) for text_id, dims in found]
 
 
 def metadata_after(project_id: int, text_id: str, *, limit: int) -> list[tuple[str, bytes]]:
     """Return (text id, JSON text) of the next embeddings in the order of text ids."""
-    statement = sql.SQL(
-        "SELECT text_id, metadata::text FROM {growing}"
-        " WHERE project_id = %(project)s AND text_id > %(after)s ORDER BY text_id LIMIT %(limit)s"
-    ).format(growing=GROWING)
-    with open_cursor() as cursor:
-        cursor.execute(statement, {"project": project_id, "after": text_id, "limit": limit})
-        return [(found, metadata.encode()) for found, metadata in cursor.fetchall()]
+    found = read(
+        project_id,
+        lambda parts: sql.SQL(
+            "SELECT {version}, text_id, metadata::text FROM {rows}"
+            " WHERE text_id > %(after)s ORDER BY text_id LIMIT %(limit)s"
+        ).format(version=VERSION, rows=rows_of(parts.segment, "project_id, text_id, metadata")),
+        {"after": text_id, "limit": limit},
+    )
+    return [(text_id, metadata.encode()) for text_id, metadata in found]
+
+
+def sample(project_id: int, size: int) -> list[str]:
+    """Return the ids of some of the project's embeddings, chosen at random, each equally likely.
+
+    Reads the ids of all.
+    """
+    found = read(
+        project_id,
+        lambda parts: sql.SQL(
+            "SELECT {version}, text_id FROM {rows} ORDER BY random() LIMIT %(size)s"
+        ).format(version=VERSION, rows=rows_of(parts.segment, "project_id, text_id")),
+        {"size": size},
+    )
+    return [text_id for (text_id,) in found]

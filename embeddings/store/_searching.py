@@ -1,116 +1,405 @@
-"""Ranks embeddings by similarity."""
+"""Ranks embeddings by similarity.
 
-from collections.abc import Sequence
+The growing part of a project is always compared row by row. For a sealed segment there are three
+plans, and this module chooses, since PostgreSQL's planner misjudges filters on graphs:
+
+exact: every row, for projects without a segment, deep pages, and where others find too little;
+bitmap: the rows that a filter's own index finds, where they are few;
+hnsw: the graph's nearest candidates, then ranked by exact similarity. With a filter the graph is
+walked on until it has enough matches, or has seen so many others that comparing every match is
+cheaper.
+
+The answer is never short while there are matching rows: a walk that ends with too few candidates is
+answered exactly.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from psycopg import sql
+import orjson
+import psycopg
+from django.db import OperationalError, connection
 
+from embeddings.store import _graph
+from embeddings.store._parts import (
+    STATE,
+    Parts,
+    forget,
+    name_of,
+    parts_of,
+    trusted,
+)
 from embeddings.store._values import (
-    GROWING,
+    Equality,
     Exclusion,
+    Guard,
     Hit,
     Matrix,
+    Plan,
+    Ranking,
+    Stale,
     Wanted,
 )
 from embeddings.store._wire import encode_vector, open_cursor
 
+# hnsw.ef_search takes no more; pages beyond are ranked exactly.
+MOST_CANDIDATES = 1_000
+# As many numbers are compared in about a millisecond.
+_NUMBERS_A_MILLISECOND = 3_000_000
+# What a filter finds is compared exactly while that takes about as long as walking the graph.
+_BITMAP_MS = 1.0
+_BUCKETS = (20, 40, 80, 160, 320, 640, MOST_CANDIDATES)
+# How much farther than expected the graph is walked for matches of a filter.
+_PATIENCE = 4
+_FEWEST_SCANNED, _MOST_SCANNED = 2_000, 40_000
+_ATTEMPTS = 20
 
-def nearest(project_id: int, vector: Matrix, wanted: Wanted) -> list[Hit]:
+
+def nearest(
+    project_id: int, vector: Matrix, wanted: Wanted, guards: Sequence[Guard] = ()
+) -> Ranking:
     """Return the embeddings nearest to a vector by cosine, the best first, ties by text id.
 
     vector: float32 of shape (dimensions,).
+    guards: what must still be as the caller knows it; else Stale is raised. One statement without
+    a filter, two with one, and one more where a plan found too little.
     """
-    statement, parameters = _ranking(
-        wanted, query=sql.SQL("%(vector)s::vector"), others=sql.SQL("true")
-    )
-    parameters |= {"project": project_id, "vector": encode_vector(vector)}
-    with open_cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return [Hit(text_id, float(similarity)) for text_id, similarity in cursor.fetchall()]
+    found = _rank(project_id, wanted, guards, {"vector": encode_vector(vector)}, by_vector=True)
+    if found is None:
+        raise AssertionError("a vector is always there")
+    return found
 
 
-def nearest_to_stored(project_id: int, text_ids: Sequence[str], wanted: Wanted) -> list[Hit] | None:
+def nearest_to_stored(
+    project_id: int, text_ids: Sequence[str], wanted: Wanted, guards: Sequence[Guard] = ()
+) -> Ranking | None:
     """Return the embeddings nearest to a stored one, without itself; None where there is none.
 
-    text_ids: of these, the first that is stored is meant. One statement.
+    text_ids: of these, the first that is stored is meant. The rest as in `nearest`.
     """
-    ranking, parameters = _ranking(
-        wanted,
-        query=sql.SQL("query.vector"),
-        others=sql.SQL("embedding.text_id <> query.text_id"),
-    )
-    statement = sql.SQL(
-        "WITH query AS MATERIALIZED ("
-        " SELECT text_id, vector FROM {growing}"
-        " WHERE project_id = %(project)s AND text_id = ANY(%(ids)s)"
-        " ORDER BY array_position(%(ids)s::text[], text_id::text) LIMIT 1)"
-        " SELECT hits.text_id, hits.similarity"
-        " FROM query LEFT JOIN LATERAL ({ranking}) AS hits ON true"
-        " ORDER BY hits.similarity DESC, hits.text_id"
-    ).format(growing=GROWING, ranking=ranking)
-    parameters |= {"project": project_id, "ids": list(text_ids)}
-    with open_cursor() as cursor:
-        cursor.execute(statement, parameters)
-        rows = cursor.fetchall()
-    if not rows:
-        return None
-    return [Hit(text_id, float(similarity)) for text_id, similarity in rows if text_id is not None]
+    return _rank(project_id, wanted, guards, {"ids": list(text_ids)}, by_vector=False)
 
 
-def _ranking(
-    wanted: Wanted, *, query: sql.Composable, others: sql.Composable
-) -> tuple[sql.Composed, dict[str, Any]]:
-    """Return the statement that ranks a project's embeddings, and its parameters but the project.
-
-    query: the vector to compare with.
-    others: which rows may be results.
-    The threshold cuts the ranking's tail, so it is applied outside of the sorted part: the distance
-    is computed once for each row.
-    """
-    excluded, parameters = _excluding(wanted.exclusion)
-    statement = sql.SQL(
-        "SELECT text_id, 1 - distance AS similarity FROM ("
-        " SELECT embedding.text_id, embedding.vector <=> {query} AS distance"
-        " FROM {growing} AS embedding"
-        " WHERE embedding.project_id = %(project)s"
-        " AND vector_dims(embedding.vector) = vector_dims({query}) AND {others} {excluded}"
-        " ORDER BY distance, embedding.text_id LIMIT %(limit)s OFFSET %(offset)s"
-        ") AS ranked WHERE 1 - distance >= %(threshold)s ORDER BY distance, text_id"
-    ).format(query=query, growing=GROWING, others=others, excluded=excluded)
-    parameters |= {
+def _rank(
+    project_id: int,
+    wanted: Wanted,
+    guards: Sequence[Guard],
+    query: dict[str, Any],
+    *,
+    by_vector: bool,
+) -> Ranking | None:
+    conditions, values = _conditions(wanted)
+    parameters = {
+        "project": project_id,
         "limit": wanted.limit,
         "offset": wanted.offset,
+        "last": wanted.last,
         "threshold": wanted.threshold,
+        **query,
+        **values,
+        **_guarding(guards),
     }
-    return statement, parameters
+    tables = tuple(guard.table for guard in guards)
+    for _ in range(_ATTEMPTS):
+        parts = parts_of(project_id)
+        choice = _choose(parts, wanted, conditions, values)
+        while True:
+            shape = _Shape(parts.segment, parts.version is None, by_vector, conditions, tables)
+            found = _run(_statement(shape, choice, parts.dimensions), parameters, parts, choice)
+            if not (found.at_home and found.guarded) or not choice.candidates:
+                break
+            if found.candidates >= choice.candidates:
+                break
+            choice = _Choice(Plan.EXACT, fell_back=True)
+        if not found.at_home:
+            forget(project_id)
+            continue
+        if not found.guarded:
+            raise Stale
+        if not (by_vector or found.is_stored):
+            return None
+        return Ranking(
+            found.hits,
+            choice.plan,
+            segment=parts.segment,
+            ef_search=choice.ef_search or None,
+            candidates=found.candidates if choice.candidates else None,
+            fell_back=choice.fell_back,
+        )
+    raise OperationalError(f"The embeddings of project {project_id} keep moving.")
 
 
-def _excluding(exclusion: Exclusion | None) -> tuple[sql.Composed, dict[str, Any]]:
+# --- Which plan -----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Choice:
+    """A plan; of one through the graph, its candidates, breadth, and how many rows it may see."""
+
+    plan: Plan
+    candidates: int = 0
+    ef_search: int = 0
+    scanned: int = 0
+    fell_back: bool = False
+
+
+def _choose(parts: Parts, wanted: Wanted, conditions: str, values: dict[str, Any]) -> _Choice:
+    if parts.segment is None or wanted.exact:
+        return _Choice(Plan.EXACT)
+    # With a filter the graph's candidates are fewer and farther: more of them keep the recall up.
+    searched = wanted.last * 3 if conditions else wanted.last
+    needed = _graph.candidates(searched, parts.dimensions)
+    bucket = next((size for size in _BUCKETS if size >= needed), None)
+    if bucket is None:
+        return _Choice(Plan.EXACT)
+    scanned = _MOST_SCANNED
+    if wanted.filters:
+        few = int(_BITMAP_MS * _NUMBERS_A_MILLISECOND / max(parts.dimensions, 256))
+        few = max(few, bucket)
+        if _matches(parts.segment, conditions, values, at_most=few + 1) <= few:
+            return _Choice(Plan.BITMAP)
+        # At least this share of the rows match; were they spread evenly, the graph would have to
+        # show this many.
+        expected = bucket * max(parts.rows, few) / few
+        scanned = int(min(max(_PATIENCE * expected, _FEWEST_SCANNED), _MOST_SCANNED))
+    ef_search = min(max(wanted.ef_search or parts.ef_search, bucket), MOST_CANDIDATES)
+    return _Choice(Plan.HNSW, bucket, ef_search, scanned)
+
+
+def _matches(segment: int, conditions: str, values: dict[str, Any], *, at_most: int) -> int:
+    """Return how many rows of a segment fulfil the conditions, counting up to a number."""
+    statement = trusted(
+        f"SELECT count(*) FROM (SELECT 1 FROM {name_of(segment)} AS embedding"
+        f" WHERE true {conditions} LIMIT %(at_most)s) AS counted"
+    )
+    with _with_settings({"enable_seqscan": "off"}) as cursor:
+        cursor.execute(statement, {**values, "at_most": at_most})
+        return int(cursor.fetchone()[0])
+
+
+# --- Statements -----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Shape:
+    """What the text of a statement depends on besides its plan.
+
+    stateless: whether the project has no state row.
+    by_vector: whether the query is a vector of the caller's or a stored one.
+    guarded: the tables of the guards.
+    """
+
+    segment: int | None
+    stateless: bool
+    by_vector: bool
+    conditions: str
+    guarded: tuple[str, ...]
+
+
+@lru_cache(maxsize=5_000)
+def _statement(shape: _Shape, choice: _Choice, dimensions: int) -> bytes:
+    """Return the statement that answers whether all is as it was, and if so the ranking.
+
+    Columns: whether the rows are where they were thought to be, whether the guards hold, how many
+    candidates there were, the id of the stored query, and the hits.
+    """
+    query = "%(vector)s::vector" if shape.by_vector else "(SELECT vector FROM query)"
+    is_other = "" if shape.by_vector else " AND embedding.text_id <> (SELECT text_id FROM query)"
+    conditions = is_other + shape.conditions
+    named = []
+    if not shape.by_vector:
+        named.append(f"query AS MATERIALIZED ({_stored_query(shape.segment)})")
+    compared = (
+        f"SELECT text_id, vector <=> {query} AS distance FROM {{table}} AS embedding"
+        f" WHERE {{condition}} AND vector_dims(vector) = vector_dims({query}) {conditions}"
+    )
+    growing = compared.format(
+        table="embeddings_embedding_growing", condition="project_id = %(project)s"
+    )
+    if shape.segment is None:
+        rows = growing
+    elif choice.plan is Plan.HNSW:
+        dims = dimensions
+        named.append(
+            "candidates AS MATERIALIZED (SELECT text_id, vector"
+            f" FROM {name_of(shape.segment)} AS embedding WHERE true {conditions}"
+            f" ORDER BY {_graph.operand('vector', dims)} {_graph.operator(dims)}"
+            f" {_graph.operand(query, dims)} LIMIT {choice.candidates})"
+        )
+        rows = (
+            f"SELECT text_id, vector <=> {query} AS distance FROM candidates"
+            f" UNION ALL ({growing} ORDER BY 2, 1 LIMIT %(last)s)"
+        )
+    else:
+        # Without the project's id, which all rows of the segment have: no index on it would help.
+        sealed = compared.format(table=name_of(shape.segment), condition="true")
+        rows = f"{growing} UNION ALL {sealed}"
+    candidates = "(SELECT count(*) FROM candidates)" if choice.plan is Plan.HNSW else "0"
+    stored = "NULL::text" if shape.by_vector else "(SELECT text_id FROM query)"
+    text = (
+        f"{'WITH ' + ', '.join(named) if named else ''}"
+        f" SELECT seen.at_home, seen.guarded, {candidates}, {stored}, hits.text_id, hits.similarity"
+        f" FROM (SELECT {_at_home(shape.stateless)} AS at_home,"
+        f" {_guarded(shape.guarded)} AS guarded) AS seen"
+        " LEFT JOIN LATERAL (SELECT text_id, 1 - distance AS similarity FROM ("
+        f"SELECT text_id, distance FROM ({rows}) AS compared"
+        " ORDER BY distance, text_id LIMIT %(limit)s OFFSET %(offset)s"
+        # The threshold cuts the ranking's tail, outside of the sorted part: the distance is
+        # computed once for each row.
+        ") AS ranked WHERE 1 - distance >= %(threshold)s) AS hits ON seen.at_home AND seen.guarded"
+        " ORDER BY hits.similarity DESC, hits.text_id"
+    )
+    return text.encode()
+
+
+def _stored_query(segment: int | None) -> str:
+    one = (
+        "SELECT text_id, vector FROM {table}"
+        " WHERE project_id = %(project)s AND text_id = ANY(%(ids)s)"
+    )
+    rows = one.format(table="embeddings_embedding_growing")
+    if segment is not None:
+        rows += f" UNION ALL {one.format(table=name_of(segment))}"
+    return (
+        f"SELECT text_id, vector FROM ({rows}) AS stored"
+        " ORDER BY array_position(%(ids)s::text[], text_id::text) LIMIT 1"
+    )
+
+
+def _at_home(stateless: bool) -> str:
+    """Return the condition that the project's rows are where they were thought to be."""
+    state = f"SELECT 1 FROM {STATE} WHERE project_id = %(project)s"
+    if stateless:
+        return f"NOT EXISTS ({state})"
+    return f"EXISTS ({state} AND xmin = %(version)s::text::xid)"
+
+
+def _guarded(tables: Iterable[str]) -> str:
+    """Return the condition that guarded rows have the versions they had."""
+    conditions = [
+        f"EXISTS (SELECT 1 FROM {table}"
+        f" WHERE id = %(guard_{number})s AND xmin = %(version_{number})s::text::xid)"
+        for number, table in enumerate(tables)
+    ]
+    return " AND ".join(conditions) or "true"
+
+
+def _guarding(guards: Sequence[Guard]) -> dict[str, Any]:
+    parameters: dict[str, Any] = {}
+    for number, guard in enumerate(guards):
+        parameters[f"guard_{number}"] = guard.id
+        parameters[f"version_{number}"] = str(guard.version)
+    return parameters
+
+
+# --- Running --------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Found:
+    at_home: bool
+    guarded: bool
+    candidates: int
+    is_stored: bool
+    hits: list[Hit]
+
+
+def _run(statement: bytes, parameters: dict[str, Any], parts: Parts, choice: _Choice) -> _Found:
+    settings = {
+        # Where its figures are old, the planner would read everybody's rows instead of one's own.
+        "enable_seqscan": "off",
+        # It would fetch and sort all matches of a filter rather than walk the graph.
+        "enable_bitmapscan": "off" if choice.plan is Plan.HNSW else "on",
+    }
+    if choice.plan is Plan.HNSW:
+        settings |= {
+            "hnsw.ef_search": str(choice.ef_search),
+            "hnsw.iterative_scan": "relaxed_order",
+            "hnsw.max_scan_tuples": str(choice.scanned),
+        }
+    with _with_settings(settings) as cursor:
+        cursor.execute(statement, {**parameters, "version": str(parts.version)})
+        rows = cursor.fetchall()
+    at_home, guarded, candidates, stored, _, _ = rows[0]
+    hits = [Hit(row[4], float(row[5])) for row in rows if row[4] is not None]
+    return _Found(at_home, guarded, int(candidates), stored is not None, hits)
+
+
+class _with_settings:  # noqa: N801
+    """Sends settings of the one transaction that the statement is, with it: one round trip."""
+
+    def __init__(self, settings: dict[str, str]) -> None:
+        self.settings = settings
+
+    def __enter__(self) -> Any:
+        connection.ensure_connection()
+        plain: psycopg.Connection[Any] = connection.connection
+        self.pipeline = plain.pipeline()
+        self.pipeline.__enter__()
+        calls = ", ".join(
+            f"set_config('{name}', %(setting_{number})s, true)"
+            for number, name in enumerate(self.settings)
+        )
+        values = {f"setting_{number}": value for number, value in enumerate(self.settings.values())}
+        with open_cursor(prepare=True) as cursor:
+            cursor.execute(f"SELECT {calls}".encode(), values)
+        self.cursor = open_cursor(prepare=True)
+        return self.cursor
+
+    def __exit__(self, *error: Any) -> None:
+        try:
+            with connection.wrap_database_errors:
+                self.pipeline.__exit__(*error)
+        finally:
+            self.cursor.close()
+
+
+# --- Conditions -----------------------------------------------------------------------------------
+def _conditions(wanted: Wanted) -> tuple[str, dict[str, Any]]:
+    """Return what rows must fulfil, as SQL that follows others, and its parameters."""
+    text, parameters = _excluding(wanted.exclusion)
+    for number, equality in enumerate(wanted.filters):
+        documents = _documents(equality)
+        names = [f"filter_{number}_{each}" for each in range(len(documents))]
+        alternatives = " OR ".join(f"embedding.metadata @> %({name})s::jsonb" for name in names)
+        text += f" AND ({alternatives})"
+        parameters |= dict(zip(names, documents, strict=True))
+    return text, parameters
+
+
+def _documents(equality: Equality) -> list[str]:
+    """Return the documents of which the metadata must contain one: what a GIN index looks up."""
+    places = [{".".join(equality.path): value} for value in (equality.value, [equality.value])]
+    if len(equality.path) > 1:
+        for value in (equality.value, [equality.value]):
+            nested: Any = value
+            for key in reversed(equality.path):
+                nested = {key: nested}
+            places.append(nested)
+    return [orjson.dumps(place).decode() for place in places]
+
+
+def _excluding(exclusion: Exclusion | None) -> tuple[str, dict[str, Any]]:
     """Return the condition that leaves rows out, and its parameters.
 
     The path is walked with `->`, which looks into objects only: `#>` would take a number in the
     path for an array index. A key that holds the dots itself counts too.
     """
     if exclusion is None:
-        return sql.Composed([]), {}
-    nested: sql.Composable = sql.SQL("embedding.metadata")
+        return "", {}
+    nested = "embedding.metadata"
     parameters: dict[str, Any] = {"value": exclusion.value}
     *parents, last = exclusion.path
     for depth, key in enumerate(parents):
-        nested += sql.SQL(" -> {}::text").format(sql.Placeholder(f"path_{depth}"))
+        nested += f" -> %(path_{depth})s::text"
         parameters[f"path_{depth}"] = key
-    parameters |= {"last": last, "whole": ".".join(exclusion.path)}
-    value = sql.SQL("({object}) -> %(last)s::text").format(object=nested)
-    whole = sql.SQL("embedding.metadata -> %(whole)s::text")
-    return sql.SQL("AND NOT ({nested} OR {whole})").format(
-        nested=_equals(value), whole=_equals(whole)
-    ), parameters
+    parameters |= {"last_key": last, "whole": ".".join(exclusion.path)}
+    value = _equals(f"({nested}) -> %(last_key)s::text")
+    whole = _equals("embedding.metadata -> %(whole)s::text")
+    return f" AND NOT ({value} OR {whole})", parameters
 
 
-def _equals(value: sql.Composable) -> sql.Composed:
+def _equals(value: str) -> str:
     # `#>> '{}'` is the text of a scalar; objects and arrays are no values to compare with.
-    return sql.SQL(
-        "coalesce(jsonb_typeof({value}) IN ('string', 'number', 'boolean')"
-        " AND btrim(({value}) #>> ARRAY[]::text[], {space})"
-        " = btrim(%(value)s::text, {space}), false)"
-    ).format(value=value, space=sql.Literal(" \t\n\r\f\v"))
+    space = r"E' \t\n\r\f\v'"
+    return (
+        f"coalesce(jsonb_typeof({value}) IN ('string', 'number', 'boolean')"
+        f" AND btrim(({value}) #>> ARRAY[]::text[], {space})"
+        f" = btrim(%(value)s::text, {space}), false)"
+    )

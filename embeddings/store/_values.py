@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
-from psycopg import sql
 
 Matrix = npt.NDArray[np.float32]
 
 GROWING_SEGMENT = 0
-GROWING = sql.Identifier("embeddings_embedding_growing")
 
 
 @dataclass(frozen=True)
@@ -51,13 +50,86 @@ class Exclusion:
 
 
 @dataclass(frozen=True)
+class Equality:
+    """Keeps rows whose metadata has this value at this path, split at its dots.
+
+    A key that holds the dots itself counts too. Where the metadata has a list, one of its elements
+    has to be the value.
+    value: a string, a number, a boolean or None.
+    """
+
+    path: tuple[str, ...]
+    value: str | int | float | bool | None
+
+
+@dataclass(frozen=True)
 class Wanted:
-    """Which part of the ranking a search returns."""
+    """Which part of the ranking a search returns.
+
+    filters: all of them must hold.
+    exact: compare with every row, whatever index there is.
+    ef_search: candidates that the graph keeps in sight, instead of the project's own setting.
+    """
 
     limit: int
     offset: int
     threshold: float
     exclusion: Exclusion | None = None
+    filters: tuple[Equality, ...] = ()
+    exact: bool = False
+    ef_search: int | None = None
+
+    @property
+    def last(self) -> int:
+        """Return the rank of the last result."""
+        return self.limit + self.offset
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A row of another table that must still have the version somebody relied upon.
+
+    table: its name; the key is `id`, or `project_id` for the state of a project's index.
+    version: the number of the transaction that wrote the row (PostgreSQL's xmin).
+    """
+
+    table: str
+    id: int
+    version: int
+
+
+class Plan(StrEnum):
+    """How the sealed part of a project was searched; the growing part is always searched exactly.
+
+    EXACT: every row was compared. HNSW: the graph's candidates were. BITMAP: the filter's matches
+    were, found by its own index.
+    """
+
+    EXACT = "exact"
+    HNSW = "hnsw"
+    BITMAP = "bitmap"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The results of a search, the best first, and how they were found.
+
+    ef_search: how many candidates the graph kept in sight; None without a graph.
+    candidates: how many of the sealed rows were ranked by their exact similarity; None for all.
+    fell_back: whether the graph had too few matches, so that every row was compared after all.
+    segment: the sealed segment that was searched, None for none.
+    """
+
+    hits: list[Hit]
+    plan: Plan
+    segment: int | None = None
+    ef_search: int | None = None
+    candidates: int | None = None
+    fell_back: bool = False
+
+
+class Stale(Exception):
+    """What the caller relied upon has changed (a `Guard`); nothing was read."""
 
 
 class TextIdExists(Exception):

@@ -1,7 +1,7 @@
 """PostgreSQL's binary format, and the cursor that speaks it."""
 
 import struct
-from typing import Any
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -71,15 +71,25 @@ def encode_vectors(vectors: Matrix, element_oid: int) -> _Binary:
     return _Binary(header + elements.tobytes())
 
 
-def open_cursor() -> CursorWrapper:
+class _PreparingCursor(psycopg.Cursor[Any]):
+    """Has PostgreSQL keep the plan of every statement it executes."""
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
+        """Execute a statement, prepared."""
+        return super().execute(query, params, prepare=True, **options)
+
+
+def open_cursor(*, prepare: bool = False) -> CursorWrapper:
     """Return a cursor with binary parameters and results on Django's connection.
 
+    prepare: for statements whose text comes again and again.
     Django's own cursors bind on the client, as text. This one passes through Django's wrapper, so
     that errors are translated and whatever counts, logs or forbids queries sees them.
     """
     connection.ensure_connection()
+    plain: psycopg.Connection[Any] = connection.connection
     # Any: the stubs know Django's own cursors only.
-    cursor: Any = psycopg.Cursor(connection.connection)
+    cursor: Any = _PreparingCursor(plain) if prepare else psycopg.Cursor(plain)
     cursor.format = Format.BINARY
     if connection.queries_logged:
         return connection.make_debug_cursor(cursor)

@@ -1,6 +1,7 @@
-"""Stores and deletes embeddings."""
+"""Stores and deletes embeddings: what is new goes into the growing part."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -8,9 +9,15 @@ from django.db import IntegrityError, transaction
 from psycopg import sql
 
 from common.models import uuid7
+from embeddings.store._parts import GROWING, STATE, VERSION, forget, read, rows_of, table_of
 from embeddings.store._reading import existing
-from embeddings.store._values import GROWING, GROWING_SEGMENT, Matrix, TextIdExists
+from embeddings.store._segments import give_up, sealed
+from embeddings.store._values import GROWING_SEGMENT, Matrix, TextIdExists
 from embeddings.store._wire import encode_vectors, open_cursor, vector_oid
+
+_SEGMENT = sql.SQL("(SELECT segment FROM {state} WHERE project_id = %(project)s)").format(
+    state=sql.Identifier(STATE)
+)
 
 
 def insert(
@@ -22,21 +29,48 @@ def insert(
     texts: Sequence[str],
     metadata: Sequence[bytes],
 ) -> None:
-    """Store new embeddings: all of them, or none and TextIdExists. One statement.
+    """Store new embeddings in the growing part: all of them, or none and TextIdExists.
 
     vectors: float32 of shape (n, dimensions).
     metadata: UTF-8 JSON text of n objects.
+    The caller holds the project's lock for uploads. One statement, two for a project with a sealed
+    segment.
     """
-    statement, parameters = _insertion(
+    insertion, parameters = _insertion(
         project_id, instance_id, text_ids=text_ids, vectors=vectors, texts=texts, metadata=metadata
     )
+    statement = sql.SQL(
+        "WITH stored AS ({insertion} RETURNING 1) SELECT count(*), {segment} FROM stored"
+    ).format(insertion=insertion, segment=_SEGMENT)
     try:
         with transaction.atomic(), open_cursor() as cursor:
             cursor.execute(statement, parameters)
+            segment = cursor.fetchone()[1]
+            if segment is not None and _some_sealed(cursor, segment, project_id, text_ids):
+                raise _Sealed
+    except _Sealed:
+        raise TextIdExists(sorted(existing(project_id, text_ids))) from None
     except IntegrityError as error:
         if isinstance(error.__cause__, psycopg.errors.UniqueViolation):
             raise TextIdExists(sorted(existing(project_id, text_ids))) from error
         raise
+
+
+class _Sealed(Exception):
+    """Some of the ids that were inserted are in the sealed segment: undo it."""
+
+
+def _some_sealed(cursor: Any, segment: int, project_id: int, text_ids: Sequence[str]) -> bool:
+    """Say whether the sealed segment holds any of the ids.
+
+    Asked after the insertion, by a statement with a snapshot of its own: whatever was moved there
+    meanwhile either stopped the insertion, by its row in the growing part, or is seen now.
+    """
+    statement = sql.SQL(
+        "SELECT 1 FROM {sealed} WHERE project_id = %(project)s AND text_id = ANY(%(ids)s) LIMIT 1"
+    ).format(sealed=table_of(segment))
+    cursor.execute(statement, {"project": project_id, "ids": list(text_ids)})
+    return cursor.fetchone() is not None
 
 
 def put(
@@ -63,23 +97,54 @@ def put_all(
     texts: Sequence[str],
     metadata: Sequence[bytes],
 ) -> int:
-    """Store embeddings, replacing those of the same ids; return how many are new. One statement.
+    """Store embeddings, replacing those of the same ids; return how many are new.
 
-    text_ids: each of them once; the rest as in `insert`.
+    text_ids: each of them once; the rest as in `insert`. What replaces a sealed row goes into the
+    growing part, so that nobody waits for the graph.
     """
     insertion, parameters = _insertion(
         project_id, instance_id, text_ids=text_ids, vectors=vectors, texts=texts, metadata=metadata
     )
-    statement = insertion + sql.SQL(
+    statement = sql.SQL(
+        "WITH stored AS ({insertion}"
         " ON CONFLICT (project_id, text_id, segment) DO UPDATE SET instance_id ="
         " excluded.instance_id, vector = excluded.vector, text = excluded.text,"
-        " metadata = excluded.metadata, updated_at = excluded.updated_at"
+        " metadata = excluded.metadata, updated_at = {later}"
         # A row that was inserted has never been locked or deleted by a transaction.
-        " RETURNING xmax = 0"
-    )
+        " RETURNING xmax = 0 AS created)"
+        " SELECT count(*) FILTER (WHERE created), {segment} FROM stored"
+    ).format(insertion=insertion, segment=_SEGMENT, later=_LATER)
     with open_cursor() as cursor:
         cursor.execute(statement, parameters)
-        return sum(bool(created) for (created,) in cursor.fetchall())
+        created, segment = cursor.fetchone()
+        if segment is not None:
+            created -= _supersede(cursor, segment, project_id, text_ids)
+        return int(created)
+
+
+# Each version of a row is later than the one before, also when two transactions that replace it
+# began in the same microsecond: a segment that is built aside tells versions apart by this.
+_LATER = sql.SQL(
+    "greatest(excluded.updated_at, {growing}.updated_at + interval '1 microsecond')"
+).format(growing=GROWING)
+
+
+def _supersede(cursor: Any, segment: int, project_id: int, text_ids: Sequence[str]) -> int:
+    """Delete sealed rows whose ids have just been put into the growing part; return how many.
+
+    The rows there keep when, and under which key, the text was first stored.
+    """
+    statement = sql.SQL(
+        "WITH superseded AS (DELETE FROM {sealed}"
+        " WHERE project_id = %(project)s AND text_id = ANY(%(ids)s)"
+        " RETURNING text_id, id, created_at, updated_at)"
+        " UPDATE {growing} AS row SET id = superseded.id, created_at = superseded.created_at,"
+        " updated_at = greatest(row.updated_at, superseded.updated_at + interval '1 microsecond')"
+        " FROM superseded"
+        " WHERE row.project_id = %(project)s AND row.text_id = superseded.text_id"
+    ).format(sealed=table_of(segment), growing=GROWING)
+    cursor.execute(statement, {"project": project_id, "ids": list(text_ids)})
+    return int(cursor.rowcount)
 
 
 def _insertion(
@@ -115,21 +180,70 @@ def _insertion(
 
 
 def remove(project_id: int, text_ids: Sequence[str]) -> bool:
-    """Delete the embedding with the first of these ids that is stored; say if there was one."""
-    statement = sql.SQL(
-        "DELETE FROM {growing} WHERE project_id = %(project)s AND text_id = ("
-        " SELECT text_id FROM {growing}"
-        " WHERE project_id = %(project)s AND text_id = ANY(%(ids)s)"
-        " ORDER BY array_position(%(ids)s::text[], text_id::text) LIMIT 1)"
-    ).format(growing=GROWING)
-    with open_cursor() as cursor:
-        cursor.execute(statement, {"project": project_id, "ids": list(text_ids)})
-        return bool(cursor.rowcount)
+    """Delete the embedding with the first of these ids that is stored; say if there was one.
+
+    The caller holds the project's lock for uploads.
+    """
+    # A row that is moved, or put anew, at this moment is in neither part for statements that look
+    # at one after the other; then it is seen by one that looks at both.
+    while (stored := _first_of(project_id, text_ids)) is not None:
+        with open_cursor() as cursor:
+            for table in stored.tables:
+                cursor.execute(
+                    sql.SQL(
+                        "DELETE FROM {table} WHERE project_id = %(project)s AND text_id = %(id)s"
+                    ).format(table=table),
+                    {"project": project_id, "id": stored.text_id},
+                )
+                if cursor.rowcount:
+                    return True
+    return False
+
+
+@dataclass(frozen=True)
+class _Stored:
+    text_id: str
+    tables: list[sql.Identifier]
+
+
+def _first_of(project_id: int, text_ids: Sequence[str]) -> _Stored | None:
+    found = read(
+        project_id,
+        lambda parts: sql.SQL(
+            "SELECT {version}, {segment}, text_id FROM {rows} WHERE text_id = ANY(%(ids)s)"
+            " ORDER BY array_position(%(ids)s::text[], text_id::text) LIMIT 1"
+        ).format(
+            version=VERSION,
+            segment=sql.Literal(parts.segment),
+            rows=rows_of(parts.segment, "project_id, text_id"),
+        ),
+        {"ids": list(text_ids)},
+    )
+    if not found:
+        return None
+    [(segment, text_id)] = found
+    tables = [GROWING] if segment is None else [GROWING, table_of(segment)]
+    return _Stored(text_id, tables)
 
 
 def remove_all(project_id: int) -> int:
-    """Delete every embedding of the project; return how many there were."""
-    statement = sql.SQL("DELETE FROM {growing} WHERE project_id = %(project)s")
+    """Delete every embedding of the project; return how many there were.
+
+    A sealed segment is given up as a whole, whatever it holds. The caller keeps uploads waiting.
+    """
     with open_cursor() as cursor:
+        cursor.execute(
+            sql.SQL("SELECT segment FROM {state} WHERE project_id = %(project)s FOR UPDATE").format(
+                state=sql.Identifier(STATE)
+            ),
+            {"project": project_id},
+        )
+        state = cursor.fetchone()
+        statement = sql.SQL("DELETE FROM {growing} WHERE project_id = %(project)s")
         cursor.execute(statement.format(growing=GROWING), {"project": project_id})
-        return int(cursor.rowcount)
+        removed = int(cursor.rowcount)
+    if state is not None:
+        removed += 0 if state[0] is None else sealed(state[0])
+        give_up(project_id)
+    forget(project_id)
+    return removed

@@ -1,0 +1,429 @@
+"""The life of a project's index: built once exact search gets slow, kept up, given up again.
+
+A project is searched exactly until its rows times their dimensions pass `settings.INDEX_THRESHOLD`.
+Then a background job (`tend`) copies its rows into a segment of their own, builds an HNSW graph on
+it, and swaps it in; later it moves what grew since into the graph, builds a better one when the
+settings have changed, and dissolves the segment when the project has shrunk. Neither reading nor
+writing waits for it, except for uploads to that very project at the moment of a swap.
+
+Every step is one transaction or can be told to be done, so that a job that was killed goes on where
+it was when it is run again.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.db import OperationalError, connection, transaction
+from django.utils import timezone
+
+from accounts.policy import Actor, Level
+from common import jobs
+from common.errors import Conflict, FieldError, Invalid
+from embeddings import recall, store
+from embeddings.models import IndexState, SearchIndex
+from projects.models import Project
+from projects.selectors import project_for, wait_for_uploads
+
+TEND = "embeddings.tend_index"
+# A growing part beside a graph costs each search about half a millisecond per thousand rows.
+SEAL_FROM = 1_000
+# Sealing one chunk is one transaction, for which writers of its rows wait.
+SEAL_CHUNK = 250
+# Beyond this share of the sealed rows, building a new graph is quicker than adding to the old one.
+_REBUILD_SHARE = 0.25
+_REBUILD_FROM = 20_000
+# A project that shrank below this share of the threshold is searched exactly again.
+_SHRINK_SHARE = 0.5
+# Emptied segments are dropped once no process can name them any more.
+GRACE_S = 3 * store.REMEMBER_FOR_S
+# Whoever waits for uploads to end keeps new ones waiting: not for long, and not in vain.
+_SWAP_ATTEMPTS = 30
+_SWAP_PATIENCE = "1s"
+_COPYING, _INDEXING, _SWAPPING, _SEALING, _MEASURING = (
+    "copying",
+    "indexing",
+    "swapping",
+    "sealing",
+    "measuring",
+)
+
+log = structlog.get_logger("armarium.indexes")
+
+
+class Busy(Exception):
+    """Somebody else changes the project's index at the moment."""
+
+
+def threshold_rows(dimensions: int) -> int:
+    """Return how many rows of so many dimensions are searched exactly."""
+    return max(1, int(settings.INDEX_THRESHOLD) // dimensions)
+
+
+# --- Noticing growth ------------------------------------------------------------------------------
+_NOTICE_EVERY = 500
+_uploaded: dict[int, int] = {}
+_uploaded_lock = threading.Lock()
+
+
+def notice_growth(project: Project, rows: int) -> None:
+    """Ask for the project's index to be looked after, once enough was uploaded to it.
+
+    Looks only now and then; what this overlooks, `sweep` finds within a minute.
+    """
+    with _uploaded_lock:
+        uploaded = _uploaded.get(project.pk, 0) + rows
+        looked = uploaded >= _NOTICE_EVERY
+        _uploaded[project.pk] = 0 if looked else uploaded
+        if len(_uploaded) > 10_000:
+            _uploaded.clear()
+    if not looked:
+        return
+    is_sealed = store.parts_of(project.pk).segment is not None
+    limit = SEAL_FROM if is_sealed else threshold_rows(project.instance.dimensions)
+    if store.growing(project.pk, at_most=limit) >= limit:
+        ask(project.pk)
+
+
+def ask(project_id: int) -> None:
+    """Ask for the job that looks after the project's index, unless it waits already."""
+    name = f"index of project {project_id}"
+    jobs.defer(TEND, lock=name, queueing_lock=name, project_id=project_id)
+
+
+def sweep() -> None:
+    """Ask for every index that needs it to be looked after, and drop what was retired."""
+    indexes = {index.project_id: index for index in SearchIndex.objects.all()}
+    dimensions = dict(Project.objects.values_list("pk", "instance__dimensions"))
+    wanted = set()
+    least = min([SEAL_FROM, *(threshold_rows(each) for each in set(dimensions.values()))])
+    for project_id, rows in store.growing_by_project(at_least=least).items():
+        index = indexes.get(project_id)
+        sealed = index is not None and index.segment is not None
+        limit = SEAL_FROM if sealed else threshold_rows(dimensions.get(project_id, 1))
+        if rows >= limit:
+            wanted.add(project_id)
+    for project_id, index in indexes.items():
+        if _needs_work(index) or _has_shrunk(index):
+            wanted.add(project_id)
+    for project_id in sorted(wanted):
+        with transaction.atomic():
+            ask(project_id)
+    store.drop_retired(after_s=GRACE_S)
+
+
+def _needs_work(index: SearchIndex) -> bool:
+    if index.building_segment is not None or index.rebuild_requested:
+        return True
+    return index.segment is not None and (_is_outdated(index) or not store.has_graph(index.segment))
+
+
+def _has_shrunk(index: SearchIndex) -> bool:
+    if index.segment is None:
+        return False
+    rows = store.look(index.project_id).rows
+    return 0 < rows < _SHRINK_SHARE * threshold_rows(index.built_dimensions or 1)
+
+
+def _is_outdated(index: SearchIndex) -> bool:
+    return (index.built_m, index.built_ef_construction) != (index.m, index.ef_construction)
+
+
+# --- The job --------------------------------------------------------------------------------------
+def tend(project_id: int) -> None:
+    """Do what the project's index needs, one step after the other, until it needs nothing.
+
+    Raises Busy where another process is at it.
+    """
+    with store.tending(project_id) as mine:
+        if not mine:
+            raise Busy
+        while (project := _project(project_id)) is not None:
+            step = _next_step(project)
+            if step is None:
+                return
+            try:
+                step()
+            except Exception as error:
+                _note_failure(project_id, error)
+                raise
+
+
+def _project(project_id: int) -> Project | None:
+    return Project.objects.select_related("instance").filter(pk=project_id).first()
+
+
+def _next_step(project: Project) -> Callable[[], None] | None:
+    index = SearchIndex.objects.filter(project=project).first()
+    dimensions = project.instance.dimensions
+    threshold = threshold_rows(dimensions)
+    if index is None or index.segment is None:
+        if store.growing(project.pk, at_most=threshold) >= threshold:
+            return lambda: _build(project, dimensions)
+        if index is not None and index.building_segment is not None:
+            return lambda: _cancel(project)
+        return None
+    segment = index.segment
+    growing = store.growing(project.pk, at_most=_REBUILD_FROM)
+    sealed = store.sealed(segment)
+    if sealed + growing < _SHRINK_SHARE * threshold:
+        return lambda: _dissolve(project, segment)
+    if growing >= max(_REBUILD_SHARE * sealed, SEAL_FROM) and growing >= SEAL_FROM * 5:
+        return lambda: _build(project, dimensions)
+    if index.building_segment is not None:
+        return lambda: _build(project, dimensions)
+    if index.rebuild_requested or _is_outdated(index) or not store.has_graph(segment):
+        return lambda: _rebuild(project, segment, dimensions)
+    if growing >= SEAL_FROM:
+        return lambda: _seal(project, segment)
+    if index.measured_ef_search is None:
+        return lambda: _measure(project)
+    return None
+
+
+def _build(project: Project, dimensions: int) -> None:
+    """Build a segment of all the project's rows aside, and swap it in."""
+    with transaction.atomic():
+        SearchIndex.objects.get_or_create(project=project)
+        index = SearchIndex.objects.select_for_update().get(project=project)
+        if index.building_segment is None:
+            index.building_segment = store.new_segment()
+        index.state, index.phase, index.last_error = IndexState.BUILDING, _COPYING, ""
+        index.save()
+    building, old = index.building_segment, index.segment
+    started = time.monotonic()
+    store.copy(project.pk, building, sealed_segment=old)
+    _set_phase(project, _INDEXING)
+    graph = store.GraphSettings(m=index.m, ef_construction=index.ef_construction)
+    store.index(building, dimensions, graph)
+    _set_phase(project, _SWAPPING)
+
+    def swap() -> None:
+        current = SearchIndex.objects.select_for_update().filter(project=project).first()
+        if current is None or current.building_segment != building:
+            # Given up meanwhile: all embeddings, or the project, were deleted.
+            store.retire(building)
+            return
+        store.swap(project.pk, building, sealed_segment=old)
+        current.state, current.phase, current.last_error = IndexState.INDEXED, "", ""
+        current.segment, current.building_segment = building, None
+        current.built_m, current.built_ef_construction = graph.m, graph.ef_construction
+        current.built_dimensions = dimensions
+        current.built_at = timezone.now()
+        current.measured_ef_search = current.measured_recall = None
+        current.rebuild_requested = False
+        current.save()
+
+    _while_uploads_wait(project, swap)
+    store.tidy(building)
+    log.info(
+        "index_built", project=project.pk, segment=building, seconds=time.monotonic() - started
+    )
+
+
+def _cancel(project: Project) -> None:
+    """Stop building for a project that is too small by now."""
+    _while_uploads_wait(project, lambda: store.give_up(project.pk))
+
+
+def _dissolve(project: Project, segment: int) -> None:
+    """Put the rows of a project that has become small back beside all the others."""
+
+    def dissolve() -> None:
+        if SearchIndex.objects.select_for_update().filter(project=project, segment=segment):
+            store.dissolve(project.pk, segment)
+            store.give_up(project.pk)
+
+    _while_uploads_wait(project, dissolve)
+    store.tidy()
+
+
+def _rebuild(project: Project, segment: int, dimensions: int) -> None:
+    """Build the graph of the segment in use anew, with the settings of now."""
+    index = SearchIndex.objects.get(project=project)
+    _set_phase(project, _INDEXING, state=IndexState.BUILDING)
+    graph = store.GraphSettings(m=index.m, ef_construction=index.ef_construction)
+    store.rebuild_graph(segment, dimensions, graph)
+    SearchIndex.objects.filter(project=project, segment=segment).update(
+        state=IndexState.INDEXED,
+        phase="",
+        last_error="",
+        built_m=graph.m,
+        built_ef_construction=graph.ef_construction,
+        built_at=timezone.now(),
+        measured_ef_search=None,
+        measured_recall=None,
+        rebuild_requested=False,
+        updated_at=timezone.now(),
+    )
+
+
+def _seal(project: Project, segment: int) -> None:
+    """Move what grew into the graph, a chunk at a time, until there is no whole chunk left.
+
+    As long a pause follows each chunk while there is little, so that searches get their turn.
+    """
+    while not jobs.stopping.is_set():
+        started = time.monotonic()
+        moved = store.seal(project.pk, segment, rows=SEAL_CHUNK)
+        if moved < SEAL_CHUNK:
+            break
+        if store.growing(project.pk, at_most=3 * SEAL_FROM) < 3 * SEAL_FROM:
+            time.sleep(min(0.5 * (time.monotonic() - started), 0.5))
+    store.tidy(segment)
+
+
+def _measure(project: Project) -> None:
+    """Find the fewest candidates with which searches reach the project's target recall."""
+    index = SearchIndex.objects.get(project=project)
+    measured = recall.fewest_candidates(project, target=index.target_recall)
+    SearchIndex.objects.filter(
+        project=project, segment=index.segment, built_at=index.built_at
+    ).update(
+        measured_ef_search=measured.ef_search,
+        measured_recall=measured.recall,
+        updated_at=timezone.now(),
+    )
+    store.forget(project.pk)
+
+
+def _set_phase(project: Project, phase: str, **more: Any) -> None:
+    SearchIndex.objects.filter(project=project).update(
+        phase=phase, updated_at=timezone.now(), **more
+    )
+
+
+def _note_failure(project_id: int, error: Exception) -> None:
+    """Let people see why there is no index; searches go on as before."""
+    reason = f"{type(error).__name__}: {error}".splitlines()[0][:500]
+    log.warning("index_failed", project=project_id, reason=reason)
+    index = SearchIndex.objects.filter(project=project_id)
+    index.update(last_error=reason, phase="", updated_at=timezone.now())
+
+
+def _while_uploads_wait(project: Project, change: Callable[[], None]) -> None:
+    """Run a change in a transaction that uploads to the project wait for.
+
+    Long uploads are waited for, but only for a moment at a time, since all others queue up behind.
+    """
+    for attempt in range(1, _SWAP_ATTEMPTS + 1):
+        try:
+            with transaction.atomic():
+                with connection.cursor() as cursor:
+                    cursor.execute(f"SET LOCAL lock_timeout = '{_SWAP_PATIENCE}'")
+                wait_for_uploads(project)
+                change()
+        except OperationalError as error:
+            if getattr(error.__cause__, "sqlstate", None) != "55P03" or attempt == _SWAP_ATTEMPTS:
+                raise
+            time.sleep(min(0.2 * attempt, 3.0))
+        else:
+            return
+
+
+# --- What people see and change -------------------------------------------------------------------
+@dataclass(frozen=True)
+class Report:
+    """A project's index, as its readers see it.
+
+    index: state and settings; one that is not stored has the defaults.
+    sealed, growing: how many rows are in the graph, and beside it.
+    threshold: from how many rows on there is an index.
+    ef_search: how many candidates a search has now; None without a graph.
+    table_bytes, graph_bytes: what the sealed segment takes on disk.
+    """
+
+    project: Project
+    index: SearchIndex
+    sealed: int
+    growing: int
+    threshold: int
+    ef_search: int | None
+    progress: store.Progress | None
+    table_bytes: int
+    graph_bytes: int
+
+
+def report_of(project: Project) -> Report:
+    """Return the state of a project's index."""
+    index = SearchIndex.objects.filter(project=project).first() or SearchIndex(project=project)
+    parts = store.look(project.pk)
+    segment, building = parts.segment, index.building_segment
+    sealed = 0 if segment is None else store.sealed(segment)
+    table_bytes, graph_bytes = (0, 0) if segment is None else store.size_of(segment)
+    under_way = building if building is not None else segment
+    return Report(
+        project=project,
+        index=index,
+        sealed=sealed,
+        growing=max(0, store.count(project.pk) - sealed),
+        threshold=threshold_rows(project.instance.dimensions),
+        ef_search=None if segment is None else parts.ef_search,
+        progress=None if under_way is None else store.progress_of(under_way),
+        table_bytes=table_bytes,
+        graph_bytes=graph_bytes,
+    )
+
+
+def index_for(actor: Actor, *, owner: str, handle: str) -> Report:
+    """Return the state of a project's index to whoever may read it; raise as `project_for`."""
+    return report_of(project_for(actor, Level.READER, owner=owner, handle=handle))
+
+
+def change_settings(
+    *, actor: Actor, owner: str, handle: str, changes: dict[str, Any]
+) -> Report:
+    """Change how the project's index is built and searched; the owner's to do.
+
+    changes: m, ef_construction, ef_search, target_recall, within the bounds of the model. What
+    changes the graph has it built anew in the background. Raises as `project_for`, and Invalid.
+    """
+    project = project_for(actor, Level.OWNER, owner=owner, handle=handle)
+    with transaction.atomic():
+        SearchIndex.objects.get_or_create(project=project)
+        index = SearchIndex.objects.select_for_update().get(project=project)
+        before = index.target_recall
+        for name, value in changes.items():
+            setattr(index, name, value)
+        if index.ef_construction < 2 * index.m:
+            problem = (
+                f"ef_construction must be at least twice m: {2 * index.m} or more for m = "
+                f"{index.m}, not {index.ef_construction}."
+            )
+            raise Invalid(problem, errors=[FieldError("body.ef_construction", problem)])
+        if index.target_recall != before:
+            index.measured_ef_search = index.measured_recall = None
+        index.save()
+        if index.segment is not None and (_is_outdated(index) or index.measured_ef_search is None):
+            ask(project.pk)
+    store.forget(project.pk)
+    return report_of(project)
+
+
+def request_rebuild(*, actor: Actor, owner: str, handle: str) -> Report:
+    """Have the project's graph built anew in the background; the owner's to do.
+
+    Raises as `project_for`, and Conflict for a project that is searched exactly.
+    """
+    project = project_for(actor, Level.OWNER, owner=owner, handle=handle)
+    return rebuild(project)
+
+
+def rebuild(project: Project) -> Report:
+    """Do the same for a project that somebody may change; raise Conflict."""
+    with transaction.atomic():
+        changed = SearchIndex.objects.filter(project=project, segment__isnull=False).update(
+            rebuild_requested=True, updated_at=timezone.now()
+        )
+        if not changed:
+            report = report_of(project)
+            raise Conflict(
+                f"Project '{project}' has no index to rebuild: it is searched exactly until it "
+                f"holds {report.threshold} embeddings (it has {report.sealed + report.growing})."
+            )
+        ask(project.pk)
+    return report_of(project)

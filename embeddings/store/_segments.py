@@ -1,0 +1,417 @@
+"""Makes, fills, indexes, swaps and gives up sealed segments.
+
+A segment is built aside, as a table that nothing reads, and becomes a partition of the embeddings
+in the transaction that takes its rows out of where they were: whoever reads sees each row once.
+Each step is one transaction, and whoever repeats a step finds out what is done already.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import OperationalError, connection, transaction
+from psycopg import sql
+
+from embeddings.store._graph import index_type, operand
+from embeddings.store._parts import GROWING, PARENT, STATE, forget, name_of, table_of, trusted
+from embeddings.store._wire import open_cursor
+
+_COLUMNS = trusted(
+    "project_id, instance_id, id, text_id, vector, text, metadata, created_at, updated_at"
+)
+# The first half of the key of PostgreSQL's advisory locks; the second is a project.
+_TENDING = 0x41524D
+# A server process whose client was killed would go on building, for nobody.
+_NOTICE_DEATH_WITHIN = "2s"
+
+
+@dataclass(frozen=True)
+class GraphSettings:
+    """How an HNSW graph is built: links of a node, and candidates while building."""
+
+    m: int
+    ef_construction: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far PostgreSQL is with an index.
+
+    phase: in PostgreSQL's words. done, total: rows, or blocks of the table; 0 for unknown.
+    """
+
+    phase: str
+    done: int
+    total: int
+
+
+# --- Looking --------------------------------------------------------------------------------------
+def growing(project_id: int, *, at_most: int) -> int:
+    """Return how many rows the project has in the growing part, counting up to a number."""
+    statement = sql.SQL(
+        "SELECT count(*) FROM (SELECT 1 FROM {growing} WHERE project_id = %(project)s"
+        " LIMIT %(limit)s) AS counted"
+    ).format(growing=GROWING)
+    return int(_one(statement, project=project_id, limit=at_most))
+
+
+def growing_by_project(*, at_least: int) -> dict[int, int]:
+    """Return the projects with that many rows or more in the growing part, and how many each."""
+    statement = sql.SQL(
+        "SELECT project_id, count(*) FROM {growing} GROUP BY project_id"
+        " HAVING count(*) >= %(least)s"
+    ).format(growing=GROWING)
+    with open_cursor() as cursor:
+        cursor.execute(statement, {"least": at_least})
+        return {int(project_id): int(rows) for project_id, rows in cursor.fetchall()}
+
+
+def sealed(segment: int) -> int:
+    """Return how many rows a segment has."""
+    return int(_one(sql.SQL("SELECT count(*) FROM {table}").format(table=table_of(segment))))
+
+
+def size_of(segment: int) -> tuple[int, int]:
+    """Return the bytes of a segment's table, and of its graph."""
+    table, graph = (
+        int(_one("SELECT coalesce(pg_table_size(to_regclass(%(name)s)), 0)", name=name))
+        for name in (name_of(segment), _graph_of(segment))
+    )
+    return table, graph
+
+
+def has_graph(segment: int) -> bool:
+    """Say whether the segment's graph is there and valid."""
+    return _is_valid(_graph_of(segment))
+
+
+def progress_of(segment: int) -> Progress | None:
+    """Return how far PostgreSQL is with an index of the segment; None where none is being built."""
+    with open_cursor() as cursor:
+        cursor.execute(
+            "SELECT phase,"
+            " CASE WHEN tuples_total > 0 THEN tuples_done ELSE blocks_done END,"
+            " CASE WHEN tuples_total > 0 THEN tuples_total ELSE blocks_total END"
+            " FROM pg_stat_progress_create_index WHERE relid = to_regclass(%(name)s)",
+            {"name": name_of(segment)},
+        )
+        row = cursor.fetchone()
+    return None if row is None else Progress(row[0], int(row[1]), int(row[2]))
+
+
+def _one(statement: Any, **parameters: Any) -> Any:
+    with open_cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchone()[0]
+
+
+def _is_there(name: str) -> bool:
+    return bool(_one("SELECT to_regclass(%(name)s) IS NOT NULL", name=name))
+
+
+def _is_valid(index: str) -> bool:
+    return bool(
+        _one(
+            "SELECT EXISTS (SELECT 1 FROM pg_index"
+            " WHERE indexrelid = to_regclass(%(name)s) AND indisvalid)",
+            name=index,
+        )
+    )
+
+
+def _graph_of(segment: int) -> str:
+    return f"{name_of(segment)}_graph"
+
+
+# --- Building -------------------------------------------------------------------------------------
+@contextmanager
+def tending(project_id: int) -> Iterator[bool]:
+    """Hold the right to change the project's segments; False where another process has it.
+
+    Goes with the connection, so that it outlives transactions and not its holder.
+    """
+    key = {"kind": _TENDING, "project": project_id % 2**31}
+    held = bool(_one("SELECT pg_try_advisory_lock(%(kind)s::int, %(project)s::int)", **key))
+    try:
+        if held:
+            with open_cursor() as cursor:
+                cursor.execute(f"SET client_connection_check_interval = '{_NOTICE_DEATH_WITHIN}'")
+        yield held
+    finally:
+        if held and connection.is_usable():
+            with open_cursor() as cursor:
+                cursor.execute("SELECT pg_advisory_unlock(%(kind)s::int, %(project)s::int)", key)
+
+
+def new_segment() -> int:
+    """Return a number that no segment ever had."""
+    return int(_one("SELECT nextval('embeddings_segment_number')"))
+
+
+def copy(project_id: int, segment: int, *, sealed_segment: int | None) -> None:
+    """Make a segment's table with a copy of all the project's rows as they are now, if need be.
+
+    sealed_segment: where some of them are besides the growing part.
+    """
+    if _is_there(name_of(segment)):
+        return
+    table, number, project = table_of(segment), sql.Literal(segment), sql.Literal(project_id)
+    create = sql.SQL(
+        "CREATE TABLE {table} (LIKE {parent} INCLUDING DEFAULTS,"
+        " CHECK (segment = {number}), CHECK (project_id = {project}))"
+        # Rows stay in one piece while a page holds them, as in the growing part.
+        " WITH (toast_tuple_target = 8160)"
+    ).format(table=table, parent=sql.Identifier(PARENT), number=number, project=project)
+    # One statement reads all, so that a row that moves meanwhile is copied once.
+    fill = sql.SQL(
+        "INSERT INTO {table} (segment, {columns})"
+        " SELECT {number}, {columns} FROM {rows} ORDER BY text_id"
+    ).format(
+        table=table, columns=_COLUMNS, number=number, rows=_everything(project_id, sealed_segment)
+    )
+    with _at_leisure() as cursor:
+        cursor.execute(create)
+        cursor.execute(fill)
+
+
+def _everything(project_id: int, sealed_segment: int | None) -> sql.Composed:
+    sources = [GROWING] if sealed_segment is None else [GROWING, table_of(sealed_segment)]
+    rows = sql.SQL(" UNION ALL ").join(
+        sql.SQL("SELECT {columns} FROM {source} WHERE project_id = {project}").format(
+            columns=_COLUMNS, source=source, project=sql.Literal(project_id)
+        )
+        for source in sources
+    )
+    return sql.SQL("({rows}) AS everything").format(rows=rows)
+
+
+def index(segment: int, dimensions: int, settings: GraphSettings) -> None:
+    """Build those of a segment's indexes that are not there: the graph last."""
+    name = name_of(segment)
+    statements = {
+        f"{name}_pkey": "ALTER TABLE {table} ADD CONSTRAINT {name}"
+        " PRIMARY KEY (id, project_id, segment)",
+        f"{name}_text_id": "ALTER TABLE {table} ADD CONSTRAINT {name}"
+        " UNIQUE (project_id, text_id, segment)",
+        f"{name}_metadata": "CREATE INDEX {name} ON {table} USING gin (metadata jsonb_path_ops)",
+        _graph_of(segment): f"CREATE INDEX {{name}} ON {{table}} {_hnsw(dimensions, settings)}",
+    }
+    for each, statement in statements.items():
+        if not _is_there(each):
+            with _at_leisure() as cursor:
+                cursor.execute(
+                    trusted(statement).format(table=table_of(segment), name=sql.Identifier(each))
+                )
+    with _at_leisure() as cursor:
+        cursor.execute(sql.SQL("ANALYZE {table}").format(table=table_of(segment)))
+
+
+def _hnsw(dimensions: int, settings: GraphSettings) -> str:
+    return (
+        f"USING hnsw (({operand('vector', dimensions)}) {index_type(dimensions)})"
+        f" WITH (m = {int(settings.m)}, ef_construction = {int(settings.ef_construction)})"
+    )
+
+
+@contextmanager
+def _at_leisure() -> Iterator[Any]:
+    """Open a transaction that may take its time and several processors."""
+    with transaction.atomic(), open_cursor() as cursor:
+        cursor.execute("SET LOCAL statement_timeout = 0")
+        cursor.execute("SET LOCAL max_parallel_maintenance_workers = 2")
+        yield cursor
+
+
+def rebuild_graph(segment: int, dimensions: int, settings: GraphSettings) -> None:
+    """Build the graph of a segment in use anew, beside the old one, and put it in its place.
+
+    Blocks neither reading nor writing. Not inside a transaction.
+    """
+    old, new = _graph_of(segment), f"{_graph_of(segment)}_new"
+    names = {"old": sql.Identifier(old), "new": sql.Identifier(new)}
+    with open_cursor() as cursor:
+        cursor.execute("SET statement_timeout = 0")
+        try:
+            # One that was not finished is of no use.
+            if not _is_valid(new):
+                cursor.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {new}").format(**names))
+                cursor.execute("SET max_parallel_maintenance_workers = 2")
+                cursor.execute(
+                    trusted(
+                        f"CREATE INDEX CONCURRENTLY {{new}} ON {{table}} "
+                        f"{_hnsw(dimensions, settings)}"
+                    ).format(table=table_of(segment), **names)
+                )
+        finally:
+            cursor.execute("RESET max_parallel_maintenance_workers")
+            cursor.execute("RESET statement_timeout")
+    with transaction.atomic(), open_cursor() as cursor:
+        cursor.execute(sql.SQL("DROP INDEX IF EXISTS {old}").format(**names))
+        cursor.execute(sql.SQL("ALTER INDEX {new} RENAME TO {old}").format(**names))
+
+
+def swap(project_id: int, segment: int, *, sealed_segment: int | None) -> None:
+    """Let a segment that was built aside take the place of the rows it is a copy of.
+
+    sealed_segment: the one that it replaces.
+    Rows that were changed or deleted since they were copied are taken out of the copy; they, and
+    new ones, are in the growing part. The caller's transaction keeps uploads waiting, and changes
+    the project's state row.
+    """
+    names = {
+        "table": table_of(segment),
+        "growing": GROWING,
+        "parent": sql.Identifier(PARENT),
+        "project": sql.Literal(project_id),
+        "number": sql.Literal(segment),
+        "everything": _everything(project_id, sealed_segment),
+    }
+    with open_cursor() as cursor:
+        cursor.execute("SET LOCAL statement_timeout = 0")
+        for statement in (
+            "DELETE FROM {table} AS copied WHERE NOT EXISTS (SELECT 1 FROM {everything}"
+            " WHERE everything.text_id = copied.text_id AND everything.id = copied.id"
+            " AND everything.updated_at = copied.updated_at)",
+            "DELETE FROM {growing} AS row USING {table} AS copied"
+            " WHERE row.project_id = {project} AND copied.text_id = row.text_id",
+            "ALTER TABLE {parent} ATTACH PARTITION {table} FOR VALUES IN ({number})",
+        ):
+            cursor.execute(trusted(statement).format(**names))
+        if sealed_segment is not None:
+            _retire(cursor, sealed_segment)
+    forget(project_id)
+
+
+def seal(project_id: int, segment: int, *, rows: int) -> int:
+    """Move some rows from the growing part into the sealed segment; return how many: one statement.
+
+    Nothing waits for it but who writes these very rows. Returns 0 where the segment is no longer
+    the project's.
+    """
+    statement = sql.SQL(
+        "WITH chosen AS MATERIALIZED (SELECT text_id FROM {growing}"
+        " WHERE project_id = %(project)s ORDER BY text_id LIMIT %(rows)s FOR UPDATE SKIP LOCKED),"
+        " moved AS (DELETE FROM {growing} AS row USING chosen"
+        " WHERE row.project_id = %(project)s AND row.text_id = chosen.text_id"
+        " RETURNING row.*)"
+        " INSERT INTO {table} (segment, {columns}) SELECT {number}, {columns} FROM moved"
+    ).format(
+        growing=GROWING,
+        columns=_COLUMNS,
+        table=table_of(segment),
+        number=sql.Literal(segment),
+    )
+    with transaction.atomic(), open_cursor() as cursor:
+        cursor.execute(
+            sql.SQL(
+                "SELECT 1 FROM {state} WHERE project_id = %(project)s AND segment = %(segment)s"
+                # Whoever gives the segment up waits, and is waited for, here.
+                " FOR SHARE"
+            ).format(state=sql.Identifier(STATE)),
+            {"project": project_id, "segment": segment},
+        )
+        if cursor.fetchone() is None:
+            return 0
+        cursor.execute(statement, {"project": project_id, "rows": rows})
+        return int(cursor.rowcount)
+
+
+def dissolve(project_id: int, segment: int) -> None:
+    """Move all rows of a sealed segment back into the growing part, and give the segment up.
+
+    The caller's transaction keeps uploads waiting, and changes the project's state row.
+    """
+    with open_cursor() as cursor:
+        cursor.execute("SET LOCAL statement_timeout = 0")
+        cursor.execute(
+            sql.SQL(
+                "INSERT INTO {growing} (segment, {columns}) SELECT 0, {columns} FROM {table}"
+            ).format(growing=GROWING, columns=_COLUMNS, table=table_of(segment))
+        )
+        _retire(cursor, segment)
+    forget(project_id)
+
+
+def tidy(*tables: int) -> None:
+    """Free what moved rows left behind, and tell the planner what there is: growing part first.
+
+    tables: sealed segments to look after besides. Does nothing inside a transaction.
+    """
+    if connection.in_atomic_block:
+        return
+    with open_cursor() as cursor:
+        cursor.execute("SET statement_timeout = 0")
+        try:
+            for table in (GROWING, *map(table_of, tables)):
+                cursor.execute(sql.SQL("VACUUM (ANALYZE, SKIP_LOCKED) {table}").format(table=table))
+        finally:
+            cursor.execute("RESET statement_timeout")
+
+
+# --- Giving up ------------------------------------------------------------------------------------
+def give_up(project_id: int) -> None:
+    """Empty the project's sealed segment in one step, stop one being built: it is exact again."""
+    with open_cursor() as cursor:
+        cursor.execute(
+            sql.SQL(
+                "SELECT segment, building_segment FROM {state} WHERE project_id = %(project)s"
+                " FOR UPDATE"
+            ).format(state=sql.Identifier(STATE)),
+            {"project": project_id},
+        )
+        for segment in cursor.fetchone() or ():
+            if segment is not None:
+                _retire(cursor, segment)
+        cursor.execute(
+            sql.SQL(
+                "UPDATE {state} SET state = 'exact', phase = '', segment = NULL,"
+                " building_segment = NULL, built_m = NULL, built_ef_construction = NULL,"
+                " built_dimensions = NULL, built_at = NULL, measured_ef_search = NULL,"
+                " measured_recall = NULL, rebuild_requested = false, updated_at = now()"
+                " WHERE project_id = %(project)s"
+            ).format(state=sql.Identifier(STATE)),
+            {"project": project_id},
+        )
+    forget(project_id)
+
+
+def retire(segment: int) -> None:
+    """Empty a segment and let its table be dropped later."""
+    with transaction.atomic(), open_cursor() as cursor:
+        _retire(cursor, segment)
+
+
+def _retire(cursor: Any, segment: int) -> None:
+    cursor.execute("SELECT embeddings_retire_segment(%(segment)s::int)", {"segment": segment})
+
+
+def drop_retired(*, after_s: float) -> list[int]:
+    """Drop the tables of segments that were retired longer ago; return those that are gone.
+
+    One that somebody reads is left for the next time.
+    """
+    with open_cursor() as cursor:
+        cursor.execute(
+            "SELECT segment FROM embeddings_retiredsegment"
+            " WHERE retired_at < now() - make_interval(secs => %(after)s) ORDER BY segment",
+            {"after": after_s},
+        )
+        retired = [int(segment) for (segment,) in cursor.fetchall()]
+    return [segment for segment in retired if _drop(segment)]
+
+
+def _drop(segment: int) -> bool:
+    try:
+        with transaction.atomic(), open_cursor() as cursor:
+            # Dropping a partition locks the whole table for a moment; everybody who arrives
+            # meanwhile waits behind whoever waits for that lock.
+            cursor.execute("SET LOCAL lock_timeout = '200ms'")
+            cursor.execute(sql.SQL("DROP TABLE IF EXISTS {table}").format(table=table_of(segment)))
+            cursor.execute(
+                "DELETE FROM embeddings_retiredsegment WHERE segment = %(segment)s",
+                {"segment": segment},
+            )
+    except OperationalError:
+        return False
+    return True
