@@ -69,5 +69,9 @@ def logging_settings(*, level: str, as_json: bool) -> dict[str, Any]:
             # Refusals are answers, not events; django-structlog already notes each request.
             "django.request": {"level": "ERROR"},
             "django.security": {"level": "ERROR"},
+            # Its lines show the arguments of jobs; `common.jobs` notes each job without them.
+            "procrastinate": {"level": "WARNING"},
+            "procrastinate.worker": {"level": "CRITICAL"},
+            "procrastinate.worker.worker": {"level": "WARNING"},
         },
     }

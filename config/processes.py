@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
+from config import worker
 from config.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
 from config.web_server import FINISH_WITHIN_S
 
@@ -32,6 +33,7 @@ _PORT_PATIENCE_S = 1.5
 # More restarts than this in the window, and the program is beyond help.
 _RESTARTS = 5
 _RESTART_WINDOW_S = 120.0
+_LONGEST_PAUSE_S = 30.0
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -112,12 +114,15 @@ class Program:
     """One program to keep running.
 
     command: must end on SIGTERM after finishing its work, and die with its parent.
+    is_essential: whether everything ends when it does not stay up; else it is started again and
+    again.
     """
 
     name: str
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     finish_within_s: float = 10.0
+    is_essential: bool = True
 
 
 def web_program(*, host: str, port: int, workers: int, threads: int) -> Program:
@@ -135,11 +140,24 @@ def web_program(*, host: str, port: int, workers: int, threads: int) -> Program:
     )
 
 
+def worker_program(*, concurrency: int) -> Program:
+    """Return the background worker as a program."""
+    command = [sys.executable, "-m", "config.worker", "--parent", str(os.getpid())]
+    return Program(
+        name="background worker",
+        command=[*command, "--concurrency", str(concurrency)],
+        finish_within_s=worker.FINISH_WITHIN_S + 1,
+        # Pages and the API work without; a job may be what ends it.
+        is_essential=False,
+    )
+
+
 @dataclass
 class _Child:
     program: Program
     process: subprocess.Popen[bytes]
     restarts: deque[float] = field(default_factory=deque)
+    not_before: float = 0.0
 
 
 class Supervisor:
@@ -217,13 +235,27 @@ class Supervisor:
 
     def _look_after(self, child: _Child) -> None:
         code = child.process.poll()
-        if code is None or self._signals.count:
+        if code is None or self._signals.count or time.monotonic() < child.not_before:
+            return
+        if not child.program.is_essential:
+            self._restart_after_pause(child, code)
             return
         if not _may_restart(child.restarts):
             raise Failed(f"The {child.program.name} does not stay up (last exit code {code}).")
         self._say(f"The {child.program.name} ended (exit code {code}); starting it again.")
         self._signals.wait(0.2 * len(child.restarts))
         child.process = _started(child.program)
+
+    def _restart_after_pause(self, child: _Child, code: int) -> None:
+        """Start it again, the later the more often that was needed; the others are not kept."""
+        if child.not_before == 0.0:
+            _may_restart(child.restarts)
+            pause = min(_LONGEST_PAUSE_S, 0.2 * 2 ** len(child.restarts))
+            child.not_before = time.monotonic() + pause
+            self._say(f"The {child.program.name} ended (exit code {code}); starting it again.")
+        else:
+            child.not_before = 0.0
+            child.process = _started(child.program)
 
     def _look_after_database(self) -> None:
         if self._database is None or self._database.is_running():

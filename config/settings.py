@@ -91,6 +91,8 @@ INSTALLED_APPS = [
     "projects",
     "llm_services",
     "accounts",
+    "common",
+    "procrastinate.contrib.django",
     "rest_framework",
     "drf_spectacular",
     "drf_spectacular_sidecar",
@@ -170,6 +172,12 @@ _database["OPTIONS"] = {
 INDEX_THRESHOLD = env.number("ARMARIUM_INDEX_THRESHOLD", default=4_000_000, minimum=1_000)
 DATABASES: dict[str, dict[str, Any]] = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Background jobs ------------------------------------------------------------------------------
+WORKER_CONCURRENCY = env.number("ARMARIUM_WORKER_CONCURRENCY", default=2, minimum=1, maximum=64)
+WORKER_HEARTBEAT_S = env.number("ARMARIUM_WORKER_HEARTBEAT_S", default=3, minimum=1, maximum=60)
+# A daily job that was missed while the program was off is made up for at the next start.
+PROCRASTINATE_PERIODIC_DEFAULTS = {"max_delay": 86_400}
 
 # --- Accounts -------------------------------------------------------------------------------------
 AUTH_USER_MODEL = "accounts.User"

@@ -4,16 +4,16 @@ Run as ``python -m config.web_server`` by `config.processes`.
 """
 
 import argparse
-import ctypes
 import os
 import signal
-import sys
 from typing import TYPE_CHECKING
 
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
+
+from config.parent import die_with
 
 if TYPE_CHECKING:
     from django.core.handlers.wsgi import WSGIHandler
@@ -23,18 +23,6 @@ BACKLOG = 1024
 FINISH_WITHIN_S = 8
 
 _MAIN_PROCESS = "ARMARIUM_WEB_PROCESS"
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process as soon as its parent is gone, however it went.
-
-    Otherwise workers of a killed server would keep the port, and the next start could not have it.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def application() -> "WSGIHandler":

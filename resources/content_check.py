@@ -78,7 +78,16 @@ def content_report(
         if problem is not None:
             damaged.append(Damaged(file, problem))
         on_progress(files, done)
-    return Report(files, damaged, list(_orphans()))
+    return Report(files, damaged, orphans(actor))
+
+
+def orphans(actor: Actor) -> list[Orphan]:
+    """Return which bytes in the storage belong to no file.
+
+    Raises Forbidden for anybody but administrators, OSError where the storage cannot be read.
+    """
+    require_admin(actor)
+    return list(_orphans())
 
 
 def _files() -> Iterator[tuple[File, float]]:

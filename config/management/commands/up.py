@@ -1,4 +1,4 @@
-"""Runs everything: database, migrations, first administrator, demo, web server."""
+"""Runs everything: database, migrations, first administrator, demo, web server, worker."""
 
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from config.processes import (
     check_port,
     only_one,
     web_program,
+    worker_program,
 )
 
 # The neighbours of one text of the demo: needs no key, as the demo is public.
@@ -30,7 +31,8 @@ DEMO_SEARCH = "/v1/similars/demo/wikipedia-vital/wiki%3Aen%3AImpressionism?count
 class Command(BaseCommand):
     help = (
         "Start Armarium: the embedded PostgreSQL (unless DATABASE_URL is set), migrations, the "
-        "first administrator, demo data and the web server. Stop it with Ctrl-C."
+        "first administrator, demo data, the web server and the background worker. Stop it with "
+        "Ctrl-C."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -52,6 +54,13 @@ class Command(BaseCommand):
             help="load the demo project at the first start (default)",
         )
 
+        parser.add_argument(
+            "--no-worker",
+            action="store_false",
+            dest="worker",
+            help="run no background worker here; another machine does (manage.py worker)",
+        )
+
     def handle(self, *, host: str, port: int, **options: Any) -> None:
         try:
             with only_one(
@@ -62,7 +71,9 @@ class Command(BaseCommand):
         except (Failed, EmbeddedPostgresError) as error:
             raise CommandError(str(error)) from error
 
-    def _run(self, *, host: str, port: int, workers: int, demo: bool, **options: Any) -> None:
+    def _run(
+        self, *, host: str, port: int, workers: int, demo: bool, worker: bool, **options: Any
+    ) -> None:
         database = settings.EMBEDDED_POSTGRES
         if database is not None:
             database.report = self._say
@@ -85,6 +96,8 @@ class Command(BaseCommand):
                     supervisor.start(
                         web_program(host=host, port=port, workers=workers, threads=settings.THREADS)
                     )
+                    if worker:
+                        supervisor.start(worker_program(concurrency=settings.WORKER_CONCURRENCY))
                 supervisor.run(
                     ready=lambda: startup.answers_ready(host, port),
                     on_ready=lambda: self._show_banner(host, port),

@@ -1,0 +1,8 @@
+"""Registers what all apps build on, for the one table it has."""
+
+from django.apps import AppConfig
+
+
+class CommonConfig(AppConfig):
+    name = "common"
+    default_auto_field = "django.db.models.BigAutoField"
