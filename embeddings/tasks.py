@@ -1,0 +1,17 @@
+"""Background jobs about embeddings."""
+
+from common import jobs
+from embeddings import indexes
+
+
+# Whoever is busy with an index may be a server process whose worker was killed: it ends soon.
+@jobs.task(indexes.TEND, pauses_s=(5, 15, 60, 300))
+def tend_index(*, project_id: int) -> None:
+    """Look after a project's index."""
+    indexes.tend(project_id)
+
+
+@jobs.periodic("embeddings.sweep_indexes", cron="* * * * *")
+def sweep_indexes() -> None:
+    """Find the indexes that need to be looked after, and drop what is retired."""
+    indexes.sweep()
