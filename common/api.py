@@ -1,7 +1,7 @@
 """The base of all API views: declared query parameters, and bodies read once and within limits."""
 
-from email.message import Message
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Collection
+from typing import Any, BinaryIO, ClassVar, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from django.conf import settings
@@ -10,20 +10,18 @@ from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from common import json
-from common.errors import LengthRequired, Malformed, UnsupportedMedia
-from common.middleware import too_large
+from common import bodies, json
 from common.query import Query
-
-_PIECE = 1024 * 1024
 
 
 class Resource(APIView):
     """A thing with an address. Subclasses check the shape, make one domain call, and render.
 
     queries: the query parameters of each method that takes any, by its lower-case name.
+    bulk_media_types: those in which POST takes a body as large as MAX_BULK_BYTES.
     """
 
+    bulk_media_types: ClassVar[Collection[str]] = ()
     queries: ClassVar[dict[str, type[Query]]] = {}
     query: dict[str, Any]
 
@@ -60,30 +58,23 @@ def read_object(request: Request) -> dict[str, Any]:
     return value
 
 
-def read_body(request: Request) -> bytes:
-    """Return the bytes of a JSON body, never more than the limit.
+def read_body(request: Request, *, others: Collection[str] = ()) -> bytes:
+    """Return the bytes of a JSON body, unpacked, never more than the limit.
 
+    others: the media types to name beside JSON where it is another one.
     Raises UnsupportedMedia for another media type, charset or content encoding, TooLarge,
-    LengthRequired without a length or chunks, and Malformed for one that ends early.
+    LengthRequired without a length or chunks, and Malformed for one that is damaged or ends early.
     """
-    _check_media_type(request)
-    environ = request.META
-    transfer = environ.get("HTTP_TRANSFER_ENCODING", "").strip().lower()
-    if transfer not in {"", "chunked"}:
-        raise UnsupportedMedia("Send the body with no other Transfer-Encoding than chunked.")
-    chunked = transfer == "chunked"
-    if chunked and environ.get("CONTENT_LENGTH"):
-        raise Malformed("Content-Length and Transfer-Encoding contradict each other.")
-    if chunked:
-        # Django takes a body without a length for an empty one, so read beneath it.
-        return _read(environ["wsgi.input"], settings.MAX_BODY_BYTES)
-    if not environ.get("CONTENT_LENGTH"):
-        raise LengthRequired("Send a body with its Content-Length, or in chunks.")
-    length = int(environ["CONTENT_LENGTH"])
-    content = _read(request._request, settings.MAX_BODY_BYTES)
-    if len(content) != length:
-        raise Malformed("The request body ended before its Content-Length.")
-    return content
+    bodies.check_json(request._request, others=others)
+    return bodies.read(request._request, limit=settings.MAX_BODY_BYTES)
+
+
+def spool_body(request: Request) -> BinaryIO:
+    """Return the unpacked body of a bulk upload in an unnamed file, never more than its limit.
+
+    The caller closes it. Raises as `read_body`, and Unavailable where the disk takes no more.
+    """
+    return bodies.spool(request._request, limit=settings.MAX_BULK_BYTES)
 
 
 def _check_query_string(query: str) -> None:
@@ -92,29 +83,3 @@ def _check_query_string(query: str) -> None:
         unquote_to_bytes(query.encode("latin-1")).decode("utf-8")
     except UnicodeError:
         raise json.invalid("query", "The query string is not UTF-8.") from None
-
-
-def _read(stream: Any, limit: int) -> bytes:
-    pieces: list[bytes] = []
-    size = 0
-    while piece := stream.read(_PIECE):
-        size += len(piece)
-        if size > limit:
-            raise too_large()
-        pieces.append(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _check_media_type(request: Request) -> None:
-    encoding = request.META.get("HTTP_CONTENT_ENCODING", "identity").strip().lower()
-    if encoding not in {"", "identity"}:
-        raise UnsupportedMedia("Send the body without a Content-Encoding.")
-    header = Message()
-    header["Content-Type"] = request.META.get("CONTENT_TYPE") or "application/json"
-    media_type, charset = header.get_content_type(), header.get_content_charset("utf-8")
-    if media_type != "application/json" and not media_type.endswith("+json"):
-        raise UnsupportedMedia(
-            "Send the body as JSON, with the header Content-Type: application/json."
-        )
-    if charset not in {"utf-8", "utf8", "us-ascii"}:
-        raise UnsupportedMedia("Send the body in UTF-8.")

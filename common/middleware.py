@@ -5,9 +5,10 @@ from collections.abc import Callable
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.urls import Resolver404, resolve
 
-from common import problems
-from common.errors import DomainError, Malformed, NotFound, TooLarge
+from common import bodies, problems
+from common.errors import DomainError, Malformed, NotFound, UnsupportedMedia
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
 
@@ -65,10 +66,28 @@ def _refusal(request: HttpRequest) -> DomainError | None:
     length = request.META.get("CONTENT_LENGTH") or "0"
     if not (length.isascii() and length.isdigit()):
         return Malformed("Content-Length is not a number.")
+    limit = settings.MAX_BODY_BYTES
     # Python refuses to convert thousands of digits.
-    if len(length) > _LONGEST_LENGTH or int(length) > settings.MAX_BODY_BYTES:
-        return too_large()
-    return None
+    if len(length) <= _LONGEST_LENGTH:
+        if int(length) <= limit:
+            return None
+        if _takes_bulk(request):
+            limit = settings.MAX_BULK_BYTES
+            if int(length) <= limit:
+                return None
+    return bodies.too_large(limit)
+
+
+def _takes_bulk(request: HttpRequest) -> bool:
+    """Tell whether the view at this address takes such a large body."""
+    if request.method != "POST":
+        return False
+    try:
+        view = resolve(request.path_info).func
+        media_type = bodies.media_type_of(request)
+    except (Resolver404, UnsupportedMedia):
+        return False
+    return media_type in getattr(getattr(view, "cls", None), "bulk_media_types", ())
 
 
 def _is_served(request: HttpRequest) -> bool:
@@ -77,9 +96,3 @@ def _is_served(request: HttpRequest) -> bool:
     except DisallowedHost:
         return False
     return True
-
-
-def too_large() -> TooLarge:
-    """Return the refusal of a body over the limit."""
-    megabytes = settings.MAX_BODY_BYTES / 1024**2
-    return TooLarge(f"The request body is larger than {megabytes:g} MiB; send less at once.")

@@ -41,8 +41,8 @@ _MEANING = {
     404: "There is nothing at this address.",
     409: "It exists already, or is in use.",
     411: "The body has neither a Content-Length nor chunks.",
-    413: "The body is larger than allowed.",
-    415: "The body is not JSON in UTF-8.",
+    413: "The body, or what it unpacks to, is larger than allowed.",
+    415: "The body is of no media type, charset or content encoding that is read here.",
     422: "The metadata schema cannot be used.",
     503: "The database did not answer in time; try again.",
 }

@@ -49,6 +49,7 @@ THREADS = env.number("ARMARIUM_THREADS", default=4, minimum=1, maximum=256)
 ALLOWED_HOSTS = env.words("ARMARIUM_ALLOWED_HOSTS", default="localhost 127.0.0.1 [::1]")
 CSRF_TRUSTED_ORIGINS = env.words("ARMARIUM_TRUSTED_ORIGINS")
 MAX_BODY_BYTES = env.number("ARMARIUM_MAX_BODY_BYTES", default=50 * 1024**2, minimum=1024)
+MAX_BULK_BYTES = env.number("ARMARIUM_MAX_BULK_BYTES", default=1024**3, minimum=1024)
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 # No address of ours ends in a slash except the admin's, which repairs its own.

@@ -9,7 +9,8 @@ import orjson
 
 from common.errors import DomainError, Invalid
 from embeddings import batches
-from embeddings.batches import Batch, Expected, Item, Matrix
+from embeddings.batches import Batch, Expected, Item
+from embeddings.columns import Matrix
 
 
 class Unreadable(Invalid):

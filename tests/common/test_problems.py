@@ -236,9 +236,11 @@ def test_only_json_in_utf8_is_read_and_the_rest_is_415(cast: Cast) -> None:
         for content_type in OTHER_TYPES:
             answer = cast.ada.post("/v1/users", raw=body, content_type=content_type)
             assert_refused(answer, 415)
-        for encoding in ("gzip", "deflate", "br", "zstd", "gzip, identity", "x"):
+        for encoding in ("deflate", "br", "compress", "gzip, identity", "gzip, gzip", "x"):
             headers = {"Content-Encoding": encoding}
-            assert_refused(cast.ada.post("/v1/users", raw=body, headers=headers), 415)
+            answer = cast.ada.post("/v1/users", raw=body, headers=headers)
+            assert_refused(answer, 415)
+            assert answer["detail"].endswith("with one of: gzip, zstd")
     for content_type in JSON_TYPES:
         sent = {"CONTENT_TYPE": content_type, "HTTP_CONTENT_ENCODING": "identity"}
         with rolled_back():

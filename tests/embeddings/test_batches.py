@@ -199,6 +199,7 @@ FLAT = "vector must be a flat list of numbers."
 NUMBERS = "vector must hold numbers only: no strings, booleans, nulls or lists."
 NO_DIRECTION = "vector has no direction: all of its elements are zero, or too close to it."
 TOO_LARGE = "vector has elements that are too large for 32-bit floating point."
+BASE64 = "vector in base64 must hold little-endian 32-bit floating point numbers."
 INSTANCE = (
     "instance_handle must name the project's own LLM service instance: 'model' or 'alice/model'."
 )
@@ -233,7 +234,14 @@ BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"instance_owner": {}}, "instance_handle", INSTANCE),
     ({"vector": ...}, "vector", "vector is required."),
     ({"vector": None}, "vector", "vector is required."),
-    ({"vector": "1,2,3"}, "vector", "vector must be a list of numbers."),
+    ({"vector": "1,2,3"}, "vector", "vector is neither a list nor base64."),
+    ({"vector": "AAAA"}, "vector", BASE64),
+    ({"vector": ""}, "vector", BASE64),
+    ({"vector": "AAAAAAAAAAAAAAAA"}, "vector", NO_DIRECTION),
+    ({"vector": "AACAPwAAgD8AAMB/"}, "vector", "vector holds a number that is not finite."),
+    ({"vector": "AACAPwAAgD8AAIA/\n"}, "vector", "vector is neither a list nor base64."),
+    ({"vector": "AACAPwAAgD8AAI_/"}, "vector", "vector is neither a list nor base64."),
+    ({"vector": "\u1234" * 16}, "vector", "vector is neither a list nor base64."),
     ({"vector": {"0": 1}}, "vector", "vector must be a list of numbers."),
     ({"vector": 1}, "vector", "vector must be a list of numbers."),
     ({"vector": []}, "vector", "vector is empty."),
