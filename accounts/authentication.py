@@ -1,8 +1,9 @@
 """From the Authorization header to an actor."""
 
+import hashlib
 from collections.abc import Callable, Collection
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 from django.conf import settings
@@ -28,17 +29,24 @@ log = structlog.get_logger(__name__)
 class KeyAuthentication(BaseAuthentication):
     """`Authorization: Bearer <key>`, and nothing else, is a credential."""
 
-    def authenticate(self, request: Request) -> tuple[User | None, Actor] | None:
+    def authenticate(self, request: Request) -> tuple[User | None, Any] | None:
         """Return the account and the actor, or None without a header; raise Unauthenticated."""
+        key = self.key_of(request)
+        if key is None:
+            return None
+        actor = actor_for(key)
+        note_actor(request, actor)
+        return actor.user, actor
+
+    def key_of(self, request: Request) -> str | None:
+        """Return the key that was sent, None without a header; raise Unauthenticated."""
         header = self.header_of(request)
         if header is None:
             return None
         scheme, _, key = header.partition(" ")
         if scheme.lower() != "bearer" or not key or not key.isascii() or not key.isprintable():
             raise Unauthenticated("Send the key as 'Authorization: Bearer <key>'.")
-        actor = actor_for(key)
-        request._request.api_actor = actor  # type: ignore[attr-defined]
-        return actor.user, actor
+        return key
 
     def header_of(self, request: Request) -> str | None:
         """Return the header that holds the key, or None without one."""
@@ -59,6 +67,39 @@ class AuthKeyAuthentication(KeyAuthentication):
         return header if header is None or " " in header else f"Bearer {header}"
 
 
+class Credentials:
+    """The key that somebody sent, or none, before anybody looked whether it is good.
+
+    digest: stands for it in memory.
+    """
+
+    def __init__(self, key: str | None) -> None:
+        self._key = key
+        self.digest = b"" if key is None else hashlib.sha256(key.encode()).digest()
+
+    def resolve(self) -> Actor:
+        """Return who asks, now; raise Unauthenticated."""
+        return ANONYMOUS if self._key is None else actor_for(self._key)
+
+
+class UncheckedKeyAuthentication(KeyAuthentication):
+    """Leaves it to the view to look whether the key is good (`credentials_of`)."""
+
+    def authenticate(self, request: Request) -> tuple[None, Credentials]:
+        """Return the credentials; raise Unauthenticated for what can be none."""
+        return None, Credentials(self.key_of(request))
+
+
+def credentials_of(request: Request) -> Credentials:
+    """Return what was sent to a view with UncheckedKeyAuthentication."""
+    return cast("Credentials", request.auth)
+
+
+def note_actor(request: Request, actor: Actor) -> None:
+    """Let the log, and the key's own record, know who asked."""
+    request._request.api_actor = actor  # type: ignore[attr-defined]
+
+
 # How a key is sent to the Projects API; where both headers are, the first counts.
 OWN_AUTHENTICATION = [KeyAuthentication, AuthKeyAuthentication]
 
@@ -74,7 +115,11 @@ def actor_for(key: str) -> Actor:
 
 
 def actor_of(request: Request) -> Actor:
-    """Return who asks."""
+    """Return who asks; raise Unauthenticated where that is only looked for now."""
+    if isinstance(request.auth, Credentials):
+        actor = request.auth.resolve()
+        note_actor(request, actor)
+        return actor
     return request.auth if isinstance(request.auth, Actor) else ANONYMOUS
 
 

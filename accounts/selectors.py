@@ -9,6 +9,7 @@ from accounts import keys
 from accounts.models import ApiKey, User
 from accounts.policy import Actor, Level, require_account, require_admin
 from common.errors import NotFound
+from common.versions import VersionOf
 
 # What higher apps add to an account's description: a name, and the entries an account reaches.
 reached_by: dict[str, Callable[[User], list[dict[str, str]]]] = {}
@@ -50,7 +51,10 @@ def all_users(actor: Actor) -> QuerySet[User]:
 
 
 def usable_key(key: str) -> ApiKey | None:
-    """Return the stored key, with its account, if it is known and still good: one query."""
+    """Return the stored key, with its account, if it is known and still good: one query.
+
+    `version` and `user_version` are those of its row and the account's (see `common.versions`).
+    """
     parts = keys.parts_of(key)
     if parts is None:
         return None
@@ -58,6 +62,7 @@ def usable_key(key: str) -> ApiKey | None:
         ApiKey.objects.select_related("user")
         .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=timezone.now()))
         .filter(public_id=parts.public_id, revoked_at__isnull=True, user__is_active=True)
+        .annotate(version=VersionOf("public_id"), user_version=VersionOf("user__handle"))
         .first()
     )
     if stored is None or not keys.same_digest(bytes(stored.digest), parts.digest):

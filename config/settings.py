@@ -214,6 +214,7 @@ _TAGS = {
         ("Projects", "What holds embeddings, and is shared as a whole."),
         ("Embeddings", "Vectors, with their text and metadata."),
         ("Similarity search", "By a vector, or by a stored text."),
+        ("Search index", "How large projects are searched quickly."),
         ("Sharing", "Readers, editors, and a new owner for a project."),
         ("LLM services", "The models that make an owner's vectors."),
         ("LLM service definitions", "Templates of LLM services."),

@@ -174,18 +174,24 @@ def parse_item(body: bytes, expected: Expected, *, text_id: str) -> Batch:
     return batch
 
 
-def parse_query(body: bytes, dimensions: int) -> Matrix:
-    """Return the vector of ``{"vector": [...]}``: float32 of shape (dimensions,); raise Invalid."""
-    given = _member(body, "vector")
-    numbers = _numbers(given, "body.vector")
-    _refuse_nested(given, "body.vector")
-    if len(numbers) != dimensions:
+def parse_query(body: bytes, dimensions: int) -> tuple[Matrix, Any]:
+    """Return the vector of ``{"vector": [...], "filter": {...}}``, and what the filter says.
+
+    The vector is float32 of shape (dimensions,), given as numbers or as the base64 text of
+    little-endian float32 numbers; the filter is a plain value, None without one. Raises Invalid.
+    """
+    given_fields = _fields(body, "vector")
+    given = given_fields["vector"]
+    vector = _vector(given, "body.vector").astype(np.float32)
+    if isinstance(given, simdjson.Array) and body.count(b"[") != 1:
+        _refuse_nested(given, "body.vector")
+    if len(vector) != dimensions:
         raise Invalid(
-            f"vector dimension mismatch: expected {dimensions} dimensions, got {len(numbers)}",
+            f"vector dimension mismatch: expected {dimensions} dimensions, got {len(vector)}",
         )
-    vector = _as_float32(numbers)
     _check_vectors(vector.reshape(1, -1), ["body.vector"])
-    return vector
+    condition = given_fields.get("filter")
+    return vector, None if condition is None else json.plain(condition, "body.filter")
 
 
 def check_text_id(text_id: Any, location: str) -> str:
@@ -215,12 +221,17 @@ def repeated(text_ids: Sequence[str]) -> int | None:
 
 def _member(body: bytes, name: str, parser: simdjson.Parser | None = None) -> Any:
     """Return one member of the body, as a view into it; raise Invalid where there is none."""
+    return _fields(body, name, parser)[name]
+
+
+def _fields(body: bytes, needed: str, parser: simdjson.Parser | None = None) -> dict[str, Any]:
+    """Return the members of the body, as views into it; raise Invalid where one is missing."""
     document = json.document(body, parser)
-    if not isinstance(document, simdjson.Object) or name not in document:
-        raise json.invalid(f"body.{name}", f'Send an object {{"{name}": [ … ]}}.')
+    if not isinstance(document, simdjson.Object) or needed not in document:
+        raise json.invalid(f"body.{needed}", f'Send an object {{"{needed}": [ … ]}}.')
     if len(document) > _MAXIMUM_FIELDS:
         raise json.invalid("body", f"It has more than {_MAXIMUM_FIELDS} fields.")
-    return dict(json.members(document, "body"))[name]
+    return dict(json.members(document, "body"))
 
 
 def _read_items(

@@ -374,9 +374,7 @@ def index_for(actor: Actor, *, owner: str, handle: str) -> Report:
     return report_of(project_for(actor, Level.READER, owner=owner, handle=handle))
 
 
-def change_settings(
-    *, actor: Actor, owner: str, handle: str, changes: dict[str, Any]
-) -> Report:
+def change_settings(*, actor: Actor, owner: str, handle: str, changes: dict[str, Any]) -> Report:
     """Change how the project's index is built and searched; the owner's to do.
 
     changes: m, ef_construction, ef_search, target_recall, within the bounds of the model. What

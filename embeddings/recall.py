@@ -1,9 +1,9 @@
 """Compares searches through the index with exact ones: recall@k, and how long both take.
 
-Recall@k is the share of the k nearest that an approximate search returns (as in Aumüller et al.,
-ANN-Benchmarks, 2020, by distance, so that ties count as found). Queries are stored vectors chosen at
-random, each without itself. They are somewhat easier to find from than texts that are not stored,
-so the recall of new queries is a little lower.
+Recall@k is the share of the k nearest that an approximate search returns (by distance, so that ties
+count as found: Aumüller et al., ANN-Benchmarks, 2020). Queries are stored vectors chosen at random,
+each without itself. They are somewhat easier to find from than texts that are not stored, so the
+recall of new queries is a little lower.
 """
 
 import math

@@ -1,21 +1,26 @@
 """Reads and searches embeddings: the project first, then the store."""
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote_plus
 
 import orjson
 
+from accounts.authentication import Credentials
 from accounts.policy import Actor, Level, require_admin
-from common.errors import NotFound
+from common.errors import DomainError, FieldError, Invalid, NotFound
 from common.pagination import Page
-from embeddings import batches, store
-from embeddings.store import Exclusion, Hit, Row, Wanted
+from common.versions import RowVersion
+from embeddings import batches, filters, store
+from embeddings.recall import Comparison, compare
+from embeddings.store import Exclusion, Hit, Plan, Ranking, Row, Wanted
+from projects import access
 from projects.metadata import describe, validator_for
 from projects.models import Project
 from projects.selectors import project_for
 
-__all__ = ["Exclusion", "Hit", "Page", "Row", "Wanted"]
+__all__ = ["Comparison", "Exclusion", "Hit", "Page", "Plan", "Row", "Wanted"]
 
 # How many rows a walk over a project reads at once.
 _PAGE = 1_000
@@ -23,10 +28,31 @@ _PAGE = 1_000
 
 @dataclass(frozen=True)
 class Found:
-    """What a search returned, and in which project."""
+    """What a search returned, in which project, and to whom."""
 
+    actor: Actor
     project: Project
-    hits: Sequence[Hit]
+    ranking: Ranking
+
+    @property
+    def hits(self) -> Sequence[Hit]:
+        """Return the results, the best first."""
+        return self.ranking.hits
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """How a search was answered.
+
+    sealed, growing: how many rows are in the project's graph, and beside it.
+    compared: how many rows were ranked by their exact similarity.
+    complete: whether no better result can be missing: every matching row was compared.
+    """
+
+    sealed: int
+    growing: int
+    compared: int
+    complete: bool
 
 
 def embeddings_of(
@@ -53,26 +79,82 @@ def embedding_for(actor: Actor, *, owner: str, handle: str, text_id: str) -> tup
     return project, row
 
 
-def similar_to(actor: Actor, *, owner: str, handle: str, text_id: str, wanted: Wanted) -> Found:
+def similar_to(
+    credentials: Credentials, *, owner: str, handle: str, text_id: str, wanted: Wanted
+) -> Found:
     """Return the texts most similar to a stored one, without it; raise as `embedding_for`."""
-    project = project_for(actor, Level.READER, owner=owner, handle=handle)
-    ranking = store.nearest_to_stored(project.pk, spellings(text_id), wanted)
-    if ranking is None:
-        raise NotFound(missing(project, text_id))
-    return Found(project, ranking.hits)
+
+    def search(project: Project, rests_on: Sequence[RowVersion]) -> Ranking:
+        ranking = store.nearest_to_stored(project.pk, spellings(text_id), wanted, rests_on)
+        if ranking is None:
+            raise NotFound(missing(project, text_id))
+        return ranking
+
+    return _searching(credentials, owner, handle, search)
 
 
 def similar_to_vector(
-    actor: Actor, *, owner: str, handle: str, body: Callable[[], bytes], wanted: Wanted
+    credentials: Credentials,
+    *,
+    owner: str,
+    handle: str,
+    body: Callable[[], bytes],
+    wanted: Wanted,
 ) -> Found:
     """Return the texts most similar to the vector in a JSON body.
 
-    body: reads the request; called once the actor is known to be allowed to search.
+    body: reads the request; called once the actor is known to be allowed to search. It may hold a
+    filter besides, where `wanted` has none.
     Raises as `project_for`, and Invalid for the body.
     """
+    content: list[bytes] = []
+
+    def search(project: Project, rests_on: Sequence[RowVersion]) -> Ranking:
+        if not content:
+            content.append(body())
+        vector, condition = batches.parse_query(content[0], project.instance.dimensions)
+        asked = wanted
+        if condition is not None:
+            if wanted.filters:
+                problem = "Send the filter in the body or in the query string, not in both."
+                raise Invalid(problem, errors=[FieldError("body.filter", problem)])
+            asked = replace(wanted, filters=filters.parse(condition, "body.filter"))
+        return store.nearest(project.pk, vector, asked, rests_on)
+
+    return _searching(credentials, owner, handle, search)
+
+
+def _searching(
+    credentials: Credentials,
+    owner: str,
+    handle: str,
+    search: Callable[[Project, Sequence[RowVersion]], Ranking],
+) -> Found:
+    """Search in a project that somebody may read, in one round trip where that is remembered."""
+    known = access.remembered(credentials, owner=owner, handle=handle)
+    if known is not None:
+        # What is remembered may be true no longer. The search finds out; a refusal may rest on it.
+        with suppress(store.Stale, DomainError):
+            return Found(known.actor, known.project, search(known.project, known.rests_on))
+    fresh = access.look_up(credentials, owner=owner, handle=handle)
+    return Found(fresh.actor, fresh.project, search(fresh.project, ()))
+
+
+def explanation_of(found: Found) -> Explanation:
+    """Return how a search was answered; counts the project's rows now."""
+    ranking = found.ranking
+    sealed = 0 if ranking.segment is None else store.sealed(ranking.segment)
+    growing = max(0, store.count(found.project.pk) - sealed)
+    compared = growing + (sealed if ranking.candidates is None else ranking.candidates)
+    return Explanation(sealed, growing, compared, ranking.complete)
+
+
+def recall_of(
+    actor: Actor, *, owner: str, handle: str, k: int, queries: int, wanted: Wanted
+) -> tuple[Project, Comparison]:
+    """Compare searches through the project's index with exact ones; raise as `project_for`."""
     project = project_for(actor, Level.READER, owner=owner, handle=handle)
-    vector = batches.parse_query(body(), project.instance.dimensions)
-    return Found(project, store.nearest(project.pk, vector, wanted).hits)
+    return project, compare(project, k=k, queries=queries, wanted=wanted)
 
 
 @dataclass

@@ -28,8 +28,14 @@ from projects.default_project import default_project_of, ensure_default_project
 from projects.models import Project, ProjectShare
 
 
-def _projects() -> QuerySet[Project]:
+def readable() -> QuerySet[Project]:
+    """Return all projects with what descriptions of them need; the policy narrows them down."""
     return Project.objects.select_related("owner", "instance", "instance__owner")
+
+
+def described(owner: str, handle: str) -> str:
+    """Return what to call a project in a refusal."""
+    return f"Project '{owner[:40]}/{handle[:40]}'"
 
 
 def project_for(actor: Actor, needed: Level, *, owner: str, handle: str) -> Project:
@@ -37,8 +43,9 @@ def project_for(actor: Actor, needed: Level, *, owner: str, handle: str) -> Proj
 
     Raises as `policy.fetch`: NotFound, Unauthenticated or Forbidden.
     """
-    what = f"Project '{owner[:40]}/{handle[:40]}'"
-    return fetch(actor, needed, _projects(), what, owner__handle=owner, handle=handle)
+    return fetch(
+        actor, needed, readable(), described(owner, handle), owner__handle=owner, handle=handle
+    )
 
 
 def projects_of(actor: Actor, owner: str) -> QuerySet[Project]:
@@ -48,7 +55,7 @@ def projects_of(actor: Actor, owner: str) -> QuerySet[Project]:
     with them or public.
     """
     user = user_named(owner)
-    rows = _projects().filter(owner=user)
+    rows = readable().filter(owner=user)
     if account_level(actor, user) >= Level.READER and not actor.is_capped:
         # As the Projects API does; an owner's list is the same through both.
         ensure_default_project(user)

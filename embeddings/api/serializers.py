@@ -10,10 +10,11 @@ import orjson
 from rest_framework import serializers
 
 from common.errors import FieldError, Invalid
-from common.fields import QueryDecimal, QueryNumber, Text
+from common.fields import QueryDecimal, QueryFlag, QueryNumber, Text
 from common.query import DEFAULT_LIMIT, MAXIMUM_LIMIT, MAXIMUM_OFFSET, Query
 from common.schema import ListOut
-from embeddings.selectors import Exclusion, Found, Row, Wanted
+from embeddings import filters
+from embeddings.selectors import Exclusion, Explanation, Found, Plan, Row, Wanted
 from projects.models import Project
 
 DEFAULT_THRESHOLD = 0.5
@@ -52,6 +53,17 @@ class SimilarQuery(Query):
         "path, such as `author` or `source.title`.",
     )
     metadata_value = Text(required=False, allow_blank=True, max_length=10_000)
+    filter = Text(
+        required=False,
+        max_length=20_000,
+        help_text='A JSON object of paths and values, such as `{"author": "Ann"}`: only texts '
+        "whose metadata has them all. Where the metadata has a list, one of its elements counts.",
+    )
+    exact = QueryFlag(
+        default=False,
+        help_text="Whether to compare with every embedding, also where the project has an index.",
+    )
+    explain = QueryFlag(default=False, help_text="Whether to tell how the search was answered.")
 
 
 def wanted(query: dict[str, Any]) -> Wanted:
@@ -62,7 +74,14 @@ def wanted(query: dict[str, Any]) -> Wanted:
         offset=query["offset"],
         threshold=query["threshold"],
         exclusion=_exclusion(query.get("metadata_path"), query.get("metadata_value")),
+        filters=_filters(query),
+        exact=query["exact"],
     )
+
+
+def _filters(query: dict[str, Any]) -> tuple[filters.Equality, ...]:
+    given = query.get("filter")
+    return () if given is None else filters.parse_text(given, "query.filter")
 
 
 def _exclusion(path: str | None, value: str | None) -> Exclusion | None:
@@ -160,7 +179,13 @@ class VectorIn(serializers.Serializer[Any]):
     vector = serializers.ListField(
         child=serializers.FloatField(),
         allow_empty=False,
-        help_text="As many numbers as the project's LLM service has dimensions.",
+        help_text="As many numbers as the project's LLM service has dimensions; or the base64 text "
+        "of as many little-endian 32-bit floats.",
+    )
+    filter = serializers.DictField(
+        required=False,
+        allow_null=True,
+        help_text='Paths and values that the metadata must have, such as `{"author": "Ann"}`.',
     )
 
 
@@ -171,12 +196,39 @@ class HitOut(serializers.Serializer[Any]):
     similarity = serializers.FloatField(help_text="Cosine similarity.")
 
 
+class ExplanationOut(serializers.Serializer[Any]):
+    """How a search was answered."""
+
+    plan = serializers.ChoiceField(
+        choices=[each.value for each in Plan],
+        help_text="`exact`: every embedding was compared. `bitmap`: every one that the filter's "
+        "index found. `hnsw`: the candidates of the graph, and the growing part.",
+    )
+    complete = serializers.BooleanField(
+        help_text="Whether every matching embedding was compared, so that no better one is missing."
+    )
+    fell_back = serializers.BooleanField(
+        help_text="Whether the graph had too few matches, so that all were compared after all."
+    )
+    ef_search = serializers.IntegerField(
+        allow_null=True, help_text="How many candidates the graph kept in sight."
+    )
+    compared = serializers.IntegerField(
+        help_text="How many embeddings were ranked by their exact similarity, at most."
+    )
+    indexed = serializers.IntegerField(help_text="How many are in the graph.")
+    growing = serializers.IntegerField(
+        help_text="How many are beside it, where every search compares them."
+    )
+
+
 class SimilarOut(serializers.Serializer[Any]):
     """The results of a search, the most similar first."""
 
     user_handle = serializers.CharField(help_text="The project's owner.")
     project_handle = serializers.CharField()
     results = HitOut(many=True)
+    explain = ExplanationOut(required=False)
 
 
 class SanityOut(serializers.Serializer[Any]):
@@ -207,10 +259,21 @@ def shown(row: Row, project: Project) -> dict[str, Any]:
     }
 
 
-def ranking(found: Found) -> dict[str, Any]:
+def ranking(found: Found, explanation: Explanation | None = None) -> dict[str, Any]:
     """Return search results as SimilarOut describes them."""
-    return {
+    answer: dict[str, Any] = {
         "user_handle": found.project.owner.handle,
         "project_handle": found.project.handle,
         "results": [{"id": hit.text_id, "similarity": hit.similarity} for hit in found.hits],
     }
+    if explanation is not None:
+        answer["explain"] = {
+            "plan": found.ranking.plan,
+            "complete": explanation.complete,
+            "fell_back": found.ranking.fell_back,
+            "ef_search": found.ranking.ef_search,
+            "compared": explanation.compared,
+            "indexed": explanation.sealed,
+            "growing": explanation.growing,
+        }
+    return answer

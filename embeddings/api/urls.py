@@ -5,7 +5,7 @@ The id of a text is the whole rest of the path, decoded once: it may hold slashe
 
 from django.urls import path, re_path
 
-from embeddings.api import views
+from embeddings.api import index_views, views
 
 _REST = r"(?P<owner>[^/]+)/(?P<project>[^/]+)/(?P<text_id>(?s:.+))\Z"
 
@@ -13,7 +13,10 @@ urlpatterns = [
     path("embeddings/<str:owner>/<str:project>", views.Embeddings.as_view()),
     re_path(rf"^embeddings/{_REST}", views.OneEmbedding.as_view()),
     path("similars/<str:owner>/<str:project>", views.SimilarToVector.as_view()),
+    path("similars/<str:owner>/<str:project>/recall", index_views.Recall.as_view()),
     re_path(rf"^similars/{_REST}", views.SimilarToText.as_view()),
+    path("projects/<str:owner>/<str:project>/index", index_views.Index.as_view()),
+    path("projects/<str:owner>/<str:project>/index/rebuild", index_views.Rebuild.as_view()),
     path("admin/sanity-check", views.SanityCheck.as_view()),
     path("admin/footgun", views.Reset.as_view()),
 ]

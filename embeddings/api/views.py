@@ -6,7 +6,14 @@ from typing import Any
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.authentication import Public, PublicReading, actor_of
+from accounts.authentication import (
+    Public,
+    PublicReading,
+    UncheckedKeyAuthentication,
+    actor_of,
+    credentials_of,
+    note_actor,
+)
 from common.api import Resource, read_body
 from common.query import Paging
 from common.schema import Message, answer_example, body_example, operation, without_field
@@ -26,6 +33,7 @@ from embeddings.api.serializers import (
     shown,
     wanted,
 )
+from embeddings.selectors import Found
 
 TAG = "Embeddings"
 SEARCH = "Similarity search"
@@ -169,10 +177,22 @@ class OneEmbedding(Resource):
         return Response({"message": f"Embedding '{text_id}' deleted."})
 
 
-class SimilarToVector(Resource):
+class Similar(Resource):
+    """Searching: the selector looks whether the key is good, in one statement with the search."""
+
+    authentication_classes = [UncheckedKeyAuthentication]
+    permission_classes = [Public]
+
+    def answer(self, request: Request, found: Found) -> Response:
+        """Return the ranking, and how it was found where that was asked for."""
+        note_actor(request, found.actor)
+        explanation = selectors.explanation_of(found) if self.query["explain"] else None
+        return Response(ranking(found, explanation))
+
+
+class SimilarToVector(Similar):
     """Search by a vector of one's own."""
 
-    permission_classes = [Public]
     queries = {"post": SimilarQuery}
 
     @operation(
@@ -189,19 +209,18 @@ class SimilarToVector(Resource):
     def post(self, request: Request, owner: str, project: str) -> Response:
         """Return the project's texts most similar to a vector."""
         found = selectors.similar_to_vector(
-            actor_of(request),
+            credentials_of(request),
             owner=owner,
             handle=project,
             body=partial(read_body, request),
             wanted=wanted(self.query),
         )
-        return Response(ranking(found))
+        return self.answer(request, found)
 
 
-class SimilarToText(Resource):
+class SimilarToText(Similar):
     """Search by a text that the project holds."""
 
-    permission_classes = [Public]
     queries = {"get": SimilarQuery}
 
     @operation(
@@ -217,13 +236,13 @@ class SimilarToText(Resource):
     def get(self, request: Request, owner: str, project: str, text_id: str) -> Response:
         """Return the project's other texts most similar to this one."""
         found = selectors.similar_to(
-            actor_of(request),
+            credentials_of(request),
             owner=owner,
             handle=project,
             text_id=text_id,
             wanted=wanted(self.query),
         )
-        return Response(ranking(found))
+        return self.answer(request, found)
 
 
 class SanityCheck(Resource):

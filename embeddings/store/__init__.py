@@ -43,9 +43,7 @@ from embeddings.store._segments import (
 )
 from embeddings.store._values import (
     GROWING_SEGMENT,
-    Equality,
     Exclusion,
-    Guard,
     Hit,
     Plan,
     Ranking,
@@ -61,10 +59,8 @@ __all__ = [
     "GROWING_SEGMENT",
     "MOST_CANDIDATES",
     "REMEMBER_FOR_S",
-    "Equality",
     "Exclusion",
     "GraphSettings",
-    "Guard",
     "Hit",
     "Parts",
     "Plan",

@@ -22,6 +22,8 @@ import orjson
 import psycopg
 from django.db import OperationalError, connection
 
+from common.versions import RowVersion
+from embeddings.filters import Equality
 from embeddings.store import _graph
 from embeddings.store._parts import (
     STATE,
@@ -32,9 +34,7 @@ from embeddings.store._parts import (
     trusted,
 )
 from embeddings.store._values import (
-    Equality,
     Exclusion,
-    Guard,
     Hit,
     Matrix,
     Plan,
@@ -58,7 +58,7 @@ _ATTEMPTS = 20
 
 
 def nearest(
-    project_id: int, vector: Matrix, wanted: Wanted, guards: Sequence[Guard] = ()
+    project_id: int, vector: Matrix, wanted: Wanted, guards: Sequence[RowVersion] = ()
 ) -> Ranking:
     """Return the embeddings nearest to a vector by cosine, the best first, ties by text id.
 
@@ -73,7 +73,7 @@ def nearest(
 
 
 def nearest_to_stored(
-    project_id: int, text_ids: Sequence[str], wanted: Wanted, guards: Sequence[Guard] = ()
+    project_id: int, text_ids: Sequence[str], wanted: Wanted, guards: Sequence[RowVersion] = ()
 ) -> Ranking | None:
     """Return the embeddings nearest to a stored one, without itself; None where there is none.
 
@@ -85,7 +85,7 @@ def nearest_to_stored(
 def _rank(
     project_id: int,
     wanted: Wanted,
-    guards: Sequence[Guard],
+    guards: Sequence[RowVersion],
     query: dict[str, Any],
     *,
     by_vector: bool,
@@ -107,7 +107,8 @@ def _rank(
         choice = _choose(parts, wanted, conditions, values)
         while True:
             shape = _Shape(parts.segment, parts.version is None, by_vector, conditions, tables)
-            found = _run(_statement(shape, choice, parts.dimensions), parameters, parts, choice)
+            statement = _statement(shape, choice.plan, choice.candidates, parts.dimensions)
+            found = _run(statement, parameters, parts, choice)
             if not (found.at_home and found.guarded) or not choice.candidates:
                 break
             if found.candidates >= choice.candidates:
@@ -125,7 +126,8 @@ def _rank(
             choice.plan,
             segment=parts.segment,
             ef_search=choice.ef_search or None,
-            candidates=found.candidates if choice.candidates else None,
+            candidates=found.candidates if choice.candidates else choice.matches,
+            complete=not choice.candidates,
             fell_back=choice.fell_back,
         )
     raise OperationalError(f"The embeddings of project {project_id} keep moving.")
@@ -134,9 +136,13 @@ def _rank(
 # --- Which plan -----------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Choice:
-    """A plan; of one through the graph, its candidates, breadth, and how many rows it may see."""
+    """A plan; of one through the graph, its candidates, breadth, and how many rows it may see.
+
+    matches: how many rows of the segment a filter was found to match; None where all are compared.
+    """
 
     plan: Plan
+    matches: int | None = None
     candidates: int = 0
     ef_search: int = 0
     scanned: int = 0
@@ -156,14 +162,15 @@ def _choose(parts: Parts, wanted: Wanted, conditions: str, values: dict[str, Any
     if wanted.filters:
         few = int(_BITMAP_MS * _NUMBERS_A_MILLISECOND / max(parts.dimensions, 256))
         few = max(few, bucket)
-        if _matches(parts.segment, conditions, values, at_most=few + 1) <= few:
-            return _Choice(Plan.BITMAP)
+        matches = _matches(parts.segment, conditions, values, at_most=few + 1)
+        if matches <= few:
+            return _Choice(Plan.BITMAP, matches)
         # At least this share of the rows match; were they spread evenly, the graph would have to
         # show this many.
         expected = bucket * max(parts.rows, few) / few
         scanned = int(min(max(_PATIENCE * expected, _FEWEST_SCANNED), _MOST_SCANNED))
     ef_search = min(max(wanted.ef_search or parts.ef_search, bucket), MOST_CANDIDATES)
-    return _Choice(Plan.HNSW, bucket, ef_search, scanned)
+    return _Choice(Plan.HNSW, None, bucket, ef_search, scanned)
 
 
 def _matches(segment: int, conditions: str, values: dict[str, Any], *, at_most: int) -> int:
@@ -195,7 +202,7 @@ class _Shape:
 
 
 @lru_cache(maxsize=5_000)
-def _statement(shape: _Shape, choice: _Choice, dimensions: int) -> bytes:
+def _statement(shape: _Shape, plan: Plan, candidates: int, dimensions: int) -> bytes:
     """Return the statement that answers whether all is as it was, and if so the ranking.
 
     Columns: whether the rows are where they were thought to be, whether the guards hold, how many
@@ -216,13 +223,13 @@ def _statement(shape: _Shape, choice: _Choice, dimensions: int) -> bytes:
     )
     if shape.segment is None:
         rows = growing
-    elif choice.plan is Plan.HNSW:
+    elif plan is Plan.HNSW:
         dims = dimensions
         named.append(
             "candidates AS MATERIALIZED (SELECT text_id, vector"
             f" FROM {name_of(shape.segment)} AS embedding WHERE true {conditions}"
             f" ORDER BY {_graph.operand('vector', dims)} {_graph.operator(dims)}"
-            f" {_graph.operand(query, dims)} LIMIT {choice.candidates})"
+            f" {_graph.operand(query, dims)} LIMIT {candidates})"
         )
         rows = (
             f"SELECT text_id, vector <=> {query} AS distance FROM candidates"
@@ -232,11 +239,11 @@ def _statement(shape: _Shape, choice: _Choice, dimensions: int) -> bytes:
         # Without the project's id, which all rows of the segment have: no index on it would help.
         sealed = compared.format(table=name_of(shape.segment), condition="true")
         rows = f"{growing} UNION ALL {sealed}"
-    candidates = "(SELECT count(*) FROM candidates)" if choice.plan is Plan.HNSW else "0"
+    counted = "(SELECT count(*) FROM candidates)" if plan is Plan.HNSW else "0"
     stored = "NULL::text" if shape.by_vector else "(SELECT text_id FROM query)"
     text = (
         f"{'WITH ' + ', '.join(named) if named else ''}"
-        f" SELECT seen.at_home, seen.guarded, {candidates}, {stored}, hits.text_id, hits.similarity"
+        f" SELECT seen.at_home, seen.guarded, {counted}, {stored}, hits.text_id, hits.similarity"
         f" FROM (SELECT {_at_home(shape.stateless)} AS at_home,"
         f" {_guarded(shape.guarded)} AS guarded) AS seen"
         " LEFT JOIN LATERAL (SELECT text_id, 1 - distance AS similarity FROM ("
@@ -282,7 +289,7 @@ def _guarded(tables: Iterable[str]) -> str:
     return " AND ".join(conditions) or "true"
 
 
-def _guarding(guards: Sequence[Guard]) -> dict[str, Any]:
+def _guarding(guards: Sequence[RowVersion]) -> dict[str, Any]:
     parameters: dict[str, Any] = {}
     for number, guard in enumerate(guards):
         parameters[f"guard_{number}"] = guard.id
@@ -338,7 +345,7 @@ class _with_settings:  # noqa: N801
         )
         values = {f"setting_{number}": value for number, value in enumerate(self.settings.values())}
         with open_cursor(prepare=True) as cursor:
-            cursor.execute(f"SELECT {calls}".encode(), values)
+            cursor.execute(trusted(f"SELECT {calls}"), values)
         self.cursor = open_cursor(prepare=True)
         return self.cursor
 

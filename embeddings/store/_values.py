@@ -8,6 +8,8 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
+from embeddings.filters import Equality
+
 Matrix = npt.NDArray[np.float32]
 
 GROWING_SEGMENT = 0
@@ -50,19 +52,6 @@ class Exclusion:
 
 
 @dataclass(frozen=True)
-class Equality:
-    """Keeps rows whose metadata has this value at this path, split at its dots.
-
-    A key that holds the dots itself counts too. Where the metadata has a list, one of its elements
-    has to be the value.
-    value: a string, a number, a boolean or None.
-    """
-
-    path: tuple[str, ...]
-    value: str | int | float | bool | None
-
-
-@dataclass(frozen=True)
 class Wanted:
     """Which part of the ranking a search returns.
 
@@ -85,19 +74,6 @@ class Wanted:
         return self.limit + self.offset
 
 
-@dataclass(frozen=True)
-class Guard:
-    """A row of another table that must still have the version somebody relied upon.
-
-    table: its name; the key is `id`, or `project_id` for the state of a project's index.
-    version: the number of the transaction that wrote the row (PostgreSQL's xmin).
-    """
-
-    table: str
-    id: int
-    version: int
-
-
 class Plan(StrEnum):
     """How the sealed part of a project was searched; the growing part is always searched exactly.
 
@@ -116,6 +92,7 @@ class Ranking:
 
     ef_search: how many candidates the graph kept in sight; None without a graph.
     candidates: how many of the sealed rows were ranked by their exact similarity; None for all.
+    complete: whether those were all that match.
     fell_back: whether the graph had too few matches, so that every row was compared after all.
     segment: the sealed segment that was searched, None for none.
     """
@@ -125,11 +102,12 @@ class Ranking:
     segment: int | None = None
     ef_search: int | None = None
     candidates: int | None = None
+    complete: bool = True
     fell_back: bool = False
 
 
 class Stale(Exception):
-    """What the caller relied upon has changed (a `Guard`); nothing was read."""
+    """What the caller relied upon has changed (a `RowVersion`); nothing was read."""
 
 
 class TextIdExists(Exception):

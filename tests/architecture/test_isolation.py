@@ -232,13 +232,13 @@ def test_every_query_of_the_store_stays_in_its_project(tenants: tuple[Tenant, Te
         assert store.count(project) == 4
         assert store.existing(project, [*mine, f"only-{tenant.other_word}"]) == mine
         assert store.get(project, [f"only-{tenant.other_word}"]) is None
-        assert {hit.text_id for hit in store.nearest(project, vector, ALL)} == mine
+        assert {hit.text_id for hit in store.nearest(project, vector, ALL).hits} == mine
         found = store.nearest_to_stored(project, ["same/1"], ALL)
         assert found is not None
-        assert {hit.text_id for hit in found} == mine - {"same/1"}
+        assert {hit.text_id for hit in found.hits} == mine - {"same/1"}
         assert store.nearest_to_stored(project, [f"only-{tenant.other_word}"], ALL) is None
         without = Wanted(200, 0, 0.0, Exclusion(("by",), tenant.other_word))
-        assert len(store.nearest(project, vector, without)) == 4
+        assert len(store.nearest(project, vector, without).hits) == 4
         assert store.of_other_dimensions(project, 3) == []
         assert {each for each, _ in store.of_other_dimensions(project, 5)} == mine
         assert {each for each, _ in store.metadata_after(project, "", limit=200)} == mine
