@@ -4,6 +4,7 @@ The shapes of embeddings describe only: vectors are read by `embeddings.batches`
 numpy, number by number through neither.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -13,6 +14,7 @@ from common.errors import FieldError, Invalid
 from common.fields import QueryDecimal, QueryNumber, Text
 from common.query import DEFAULT_LIMIT, MAXIMUM_LIMIT, MAXIMUM_OFFSET, Query
 from common.schema import ListOut
+from embeddings.batches import MAXIMUM_ITEMS
 from embeddings.selectors import Exclusion, Found, Row, Wanted
 from projects.models import Project
 
@@ -119,9 +121,13 @@ class UploadOut(serializers.Serializer[Any]):
 
     message = serializers.CharField()
     uploaded = serializers.ListField(
-        child=serializers.CharField(), help_text="The ids, in the order of the request."
+        child=serializers.CharField(),
+        required=False,
+        help_text=f"The ids, in the order of the request; left out of more than {MAXIMUM_ITEMS}.",
     )
-    ids = serializers.ListField(child=serializers.CharField(), help_text="The same.")
+    ids = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="The same."
+    )
     count = serializers.IntegerField()
 
 
@@ -205,6 +211,17 @@ def shown(row: Row, project: Project) -> dict[str, Any]:
         "created_at": row.created_at,
         "updated_at": row.updated_at,
     }
+
+
+def uploaded(ids: Sequence[str]) -> dict[str, Any]:
+    """Return the answer to an upload as UploadOut describes it."""
+    answer: dict[str, Any] = {
+        "message": f"{len(ids)} embedding(s) uploaded successfully",
+        "count": len(ids),
+    }
+    if len(ids) <= MAXIMUM_ITEMS:
+        answer |= {"uploaded": ids, "ids": ids}
+    return answer
 
 
 def ranking(found: Found) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.authentication import Public, PublicReading, actor_of
-from common.api import Resource, read_body
+from common.api import Resource, media_type_of, read_body, spool_body
 from common.query import Paging
 from common.schema import Message, answer_example, body_example, operation, without_field
 from embeddings import selectors, services
@@ -24,8 +24,10 @@ from embeddings.api.serializers import (
     VectorIn,
     ranking,
     shown,
+    uploaded,
     wanted,
 )
+from embeddings.uploads import MEDIA_TYPES, upload_file
 
 TAG = "Embeddings"
 SEARCH = "Similarity search"
@@ -57,6 +59,7 @@ class Embeddings(Resource):
     """The embeddings of a project."""
 
     queries = {"get": Paging}
+    bulk_media_types = MEDIA_TYPES
 
     # The policy decides who may read: the project may be public.
     permission_classes = [PublicReading]
@@ -91,16 +94,14 @@ class Embeddings(Resource):
     )
     def post(self, request: Request, owner: str, project: str) -> Response:
         """Store new embeddings."""
-        ids = services.upload(
-            actor=actor_of(request), owner=owner, handle=project, body=partial(read_body, request)
-        )
-        answer = {
-            "message": f"{len(ids)} embedding(s) uploaded successfully",
-            "uploaded": ids,
-            "ids": ids,
-            "count": len(ids),
-        }
-        return Response(answer, status=201)
+        where: Any = {"actor": actor_of(request), "owner": owner, "handle": project}
+        media_type = media_type_of(request)
+        if media_type in MEDIA_TYPES:
+            body = partial(spool_body, request)
+            ids = upload_file(**where, media_type=media_type, body=body)
+        else:
+            ids = services.upload(**where, body=partial(read_body, request, others=MEDIA_TYPES))
+        return Response(uploaded(ids), status=201)
 
     @operation(
         "Delete all embeddings",
