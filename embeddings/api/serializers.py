@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from common.errors import FieldError, Invalid
 from common.fields import QueryDecimal, QueryNumber, Text
 from common.query import DEFAULT_LIMIT, MAXIMUM_LIMIT, MAXIMUM_OFFSET, Query
-from common.schema import ListOut
 from embeddings.batches import MAXIMUM_ITEMS
 from embeddings.selectors import Exclusion, Found, Row, Wanted
 from projects.models import Project
@@ -86,6 +86,19 @@ def _refused(name: str, message: str) -> Invalid:
     return Invalid(message, errors=[FieldError(f"query.{name}", message)])
 
 
+@extend_schema_field(
+    {
+        "oneOf": [
+            {"type": "array", "items": {"type": "number", "format": "double"}, "minItems": 1},
+            {"type": "string", "format": "byte", "minLength": 1},
+        ],
+        "description": "Numbers, or the base64 text of little-endian float32 numbers.",
+    }
+)
+class VectorField(serializers.Field[Any, Any, Any, Any]):
+    """A vector in either spelling."""
+
+
 class EmbeddingIn(serializers.Serializer[Any]):
     """One embedding to store."""
 
@@ -94,7 +107,7 @@ class EmbeddingIn(serializers.Serializer[Any]):
         help_text="The project's own LLM service instance: `handle` or `owner/handle`."
     )
     instance_owner = serializers.CharField(required=False)
-    vector = serializers.ListField(child=serializers.FloatField(), allow_empty=False)
+    vector = VectorField()
     vector_dim = serializers.IntegerField(
         min_value=1, help_text="The instance's dimensions, and the vector's length."
     )
@@ -147,10 +160,19 @@ class EmbeddingOut(serializers.Serializer[Any]):
     updated_at = serializers.DateTimeField()
 
 
-class EmbeddingsOut(ListOut):
+class EmbeddingsOut(serializers.Serializer[Any]):
     """A page of embeddings, in the order of their ids."""
 
     embeddings = EmbeddingOut(many=True)
+    total_count = serializers.IntegerField(
+        required=False, help_text="Left out after a cursor, where nobody counts."
+    )
+    limit = serializers.IntegerField()
+    offset = serializers.IntegerField(required=False, help_text="Left out after a cursor.")
+    has_more = serializers.BooleanField()
+    next_cursor = serializers.CharField(
+        required=False, help_text="Send it as `cursor` for the next page; there where more follow."
+    )
 
 
 class DeletedOut(serializers.Serializer[Any]):

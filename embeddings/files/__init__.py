@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from embeddings.batches import Expected
 from embeddings.files._jsonl import JsonLinesWriter, read_json_lines
+from embeddings.files._pages import TableWriter, compact
 from embeddings.files._parquet import ParquetWriter, read_parquet
 from embeddings.files._rows import Rejected, Rows, Unreadable, Writer
 from embeddings.files._uploads import MAXIMUM_ROWS, MEDIA_TYPES, Part, opened, parts_of
@@ -21,8 +22,10 @@ __all__ = [
     "Part",
     "Rejected",
     "Rows",
+    "TableWriter",
     "Unreadable",
     "Writer",
+    "compact",
     "format_of",
     "opened",
     "parts_of",

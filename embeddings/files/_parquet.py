@@ -10,11 +10,11 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embeddings.batches import Expected
+from embeddings.files._pages import compact
 from embeddings.files._rows import Collector, Row, Rows, Unreadable
 
 _CHILD = Path(__file__).parent / "_child.py"
@@ -139,7 +139,7 @@ class ParquetWriter:
         columns: list[Any] = [
             pa.array([row.text_id for row in given], pa.string()),
             pa.array([row.text for row in given], pa.string()),
-            pa.array([_compact(row.metadata) for row in given], pa.string()),
+            pa.array([compact(row.metadata).decode() for row in given], pa.string()),
             pa.ListArray.from_arrays(
                 pa.array(offsets, pa.int32()), pa.array(numbers, pa.float32())
             ),
@@ -157,8 +157,3 @@ class ParquetWriter:
         if self._waiting:
             self._file.write_table(pa.Table.from_batches(self._waiting, self._schema))
             self._waiting = []
-
-
-def _compact(metadata: bytes) -> str:
-    # Read once: PostgreSQL writes 1e300 as a 1 with 300 zeros.
-    return orjson.dumps(orjson.loads(metadata)).decode()
