@@ -71,6 +71,11 @@ def read_body(request: Request, *, others: Collection[str] = ()) -> bytes:
     return bodies.read(request._request, limit=settings.MAX_BODY_BYTES)
 
 
+def media_type_of(request: Request) -> str:
+    """Return the media type of the body; raise UnsupportedMedia for another charset than UTF-8."""
+    return bodies.media_type_of(request._request)
+
+
 def spool_body(request: Request) -> BinaryIO:
     """Return the unpacked body of a bulk upload in an unnamed file, never more than its limit.
 

@@ -39,9 +39,10 @@ _REBUILD_SHARE = 0.25
 _REBUILD_FROM = 20_000
 # A project that shrank below this share of the threshold is searched exactly again.
 _SHRINK_SHARE = 0.5
-# Bulk uploads are waited for that add more than this in a second, for so many seconds.
-_FAST_GROWTH = 1.02
-_PATIENCE_S = 20
+# Bulk uploads are waited for while they add this much between two looks, for so many looks.
+_FAST_GROWTH = 1.005
+_LOOK_EVERY_S = 0.25
+_LOOKS = 80
 _MOST_COUNTED = 1_000_000
 # Emptied segments are dropped once no process can name them any more.
 GRACE_S = 3 * store.REMEMBER_FOR_S
@@ -236,8 +237,8 @@ def _let_uploads_end(project: Project) -> None:
     It can be searched meanwhile, only more slowly.
     """
     before = store.growing(project.pk, at_most=_MOST_COUNTED)
-    for _ in range(_PATIENCE_S):
-        time.sleep(1.0)
+    for _ in range(_LOOKS):
+        time.sleep(_LOOK_EVERY_S)
         now = store.growing(project.pk, at_most=_MOST_COUNTED)
         if now < before * _FAST_GROWTH or jobs.stopping.is_set():
             return
