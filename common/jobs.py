@@ -35,7 +35,7 @@ from procrastinate.manager import JobManager
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from procrastinate.tasks import configure_task
 
-from common.errors import DomainError
+from common.errors import Conflict, DomainError, NotFound
 from common.models import JobFailure
 
 # Between the tries of a job; one more try than pauses.
@@ -144,6 +144,23 @@ def checkpoint() -> None:
     """Raise Interrupted when the worker is to stop; for long tasks, between steps that last."""
     if stopping.is_set() and _running.get() is not None:
         raise Interrupted
+
+
+def retry(job_id: int) -> str:
+    """Put a failed job back into the queue, with all its tries; return its task.
+
+    Raises NotFound, and Conflict for a job that has not failed or whose work another will do.
+    """
+    with transaction.atomic():
+        job = ProcrastinateJob.objects.select_for_update(of=("self",)).filter(pk=job_id).first()
+        if job is None:
+            raise NotFound(f"There is no job {job_id}.")
+        if job.status != Status.FAILED.value:
+            raise Conflict(f"Job {job_id} has not failed: it is {job.status}.")
+        if not _put_back(job_id):
+            raise Conflict(f"Job {job_id} is not needed: another job for the same work waits.")
+        ProcrastinateJob.objects.filter(pk=job_id).update(attempts=0)
+        return str(job.task_name)
 
 
 def _hold_waiting(queueing_lock: str | None) -> bool:
@@ -260,7 +277,7 @@ def take_up_stalled(silent_s: float) -> list[TakenUp]:
         for job_id, name, attempts in cursor.fetchall():
             note_failure(job_id, WORKER_DIED)
             is_last = attempts + 1 >= TRIES
-            status = _finish(job_id, Status.FAILED) if is_last else _put_back(job_id)
+            status = _finish(job_id, Status.FAILED) if is_last else _put_back_or_abort(job_id)
             taken_up.append(TakenUp(job_id, name, status.value))
         cursor.execute("SELECT procrastinate_prune_stalled_workers_v1(%s)", [silent_s])
     for each in taken_up:
@@ -275,11 +292,20 @@ def give_back(worker_id: int) -> list[int]:
         ids = list(held.select_for_update(of=("self",)).values_list("pk", flat=True))
         _uncount(ids)
         for job_id in ids:
-            _put_back(job_id)
+            _put_back_or_abort(job_id)
     return ids
 
 
-def _put_back(job_id: int) -> Status:
+def _put_back_or_abort(job_id: int) -> Status:
+    if _put_back(job_id):
+        return Status.TODO
+    # Whoever asked for the one that waits wanted the same work.
+    note_failure(job_id, ANOTHER_WAITS)
+    return _finish(job_id, Status.ABORTED)
+
+
+def _put_back(job_id: int) -> bool:
+    """Have a job run again; False where its queueing lock is taken by one that waits."""
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(
@@ -287,10 +313,8 @@ def _put_back(job_id: int) -> Status:
             )
             wake_workers()
     except IntegrityError:
-        # Its queueing lock is taken: whoever asked for that job wanted the same work.
-        note_failure(job_id, ANOTHER_WAITS)
-        return _finish(job_id, Status.ABORTED)
-    return Status.TODO
+        return False
+    return True
 
 
 def _finish(job_id: int, status: Status) -> Status:
