@@ -35,6 +35,7 @@ from procrastinate.manager import JobManager
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from procrastinate.tasks import configure_task
 
+from common.database import ATTEMPTS
 from common.errors import Conflict, DomainError, NotFound
 from common.models import JobFailure
 
@@ -43,7 +44,7 @@ PAUSES_S = (10, 60)
 TRIES = len(PAUSES_S) + 1
 ANOTHER_WAITS = "Another job for the same work was waiting already."
 WORKER_DIED = "The worker ended in the middle of it."
-# Procrastinate says it for new jobs only, not for those that a lock or another's look held back.
+# Procrastinate says it for new jobs only, not for those that a lock held back or that come back.
 WAKE_WORKERS = """
     SELECT pg_notify('procrastinate_any_queue_v1', '{"type": "job_inserted", "job_id": 0}')
 """
@@ -111,7 +112,7 @@ def defer(
     lock: of jobs with the same lock one runs at a time, in the order in which they were asked for.
     queueing_lock: where a job with this lock waits already, that one will do, and False is
     returned. It does not start before the caller's transaction ends, so that it sees what this
-    wrote: call it late in the transaction.
+    wrote: ask late in a transaction, or others that do the same hold it up, too.
     priority: jobs with a higher one start first.
     schedule_in_s: the job starts no earlier than in so many seconds.
     Raises LookupError for an unknown task, and Django's errors of the database.
@@ -126,18 +127,22 @@ def defer(
         priority=priority,
         schedule_in=None if schedule_in_s is None else {"milliseconds": int(schedule_in_s * 1000)},
     )
-    while True:
+    # Bounded for transactions of an isolation that does not show what others have committed since.
+    for _ in range(ATTEMPTS):
+        if queueing_lock is not None and _hold_waiting(queueing_lock):
+            break
         try:
             # A savepoint: that a job waits already must not end the caller's transaction.
             with transaction.atomic():
                 deferrer.defer(**arguments)
         except AlreadyEnqueued:
-            if _hold_waiting(queueing_lock):
-                return False
+            # Somebody else was quicker.
+            continue
         except ConnectorException as error:
             raise _django_error(error) from error
         else:
             return True
+    return False
 
 
 def checkpoint() -> None:
@@ -163,9 +168,8 @@ def retry(job_id: int) -> str:
         return str(job.task_name)
 
 
-def _hold_waiting(queueing_lock: str | None) -> bool:
+def _hold_waiting(queueing_lock: str) -> bool:
     """Keep a waiting job from starting before this transaction ends; False where none waits."""
-    wake_workers()
     with connection.cursor() as cursor:
         # Workers pass over rows that somebody else has locked.
         cursor.execute(
@@ -199,12 +203,6 @@ class _Tries(BaseRetryStrategy):
             return None
         pause_ms = int(self._pauses_s[job.attempts] * 1000)
         return RetryDecision(retry_in={"milliseconds": pause_ms})
-
-
-def wake_workers() -> None:
-    """Have workers look for jobs once this transaction is committed, as a new job has them."""
-    with connection.cursor() as cursor:
-        cursor.execute(WAKE_WORKERS)
 
 
 # --- What a worker needs --------------------------------------------------------------------------
@@ -311,7 +309,7 @@ def _put_back(job_id: int) -> bool:
             cursor.execute(
                 "SELECT procrastinate_retry_job_v2(%s, now(), NULL, NULL, NULL)", [job_id]
             )
-            wake_workers()
+            cursor.execute(WAKE_WORKERS)
     except IntegrityError:
         return False
     return True
