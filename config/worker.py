@@ -148,8 +148,11 @@ class _Worker:
             sweep.cancel()
         if not running.cancelled() and (error := running.exception()) is not None:
             raise error
+        if self._code is None:
+            # Procrastinate has said which of its parts failed.
+            return 1
         self._log.info("worker_stopped")
-        return 1 if self._code is None else self._code
+        return self._code
 
     def _stop(self, running: "asyncio.Task[None]", code: int) -> None:
         from common import jobs

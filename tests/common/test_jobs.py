@@ -22,6 +22,7 @@ from config.tasks import prune_jobs
 from tests import job_tasks
 from tests.end_to_end.harness import wait_for
 from tests.jobs import Worker, forget_jobs, rows, run_jobs, worker
+from tests.races import at_once
 
 committing = pytest.mark.django_db(transaction=True)
 
@@ -102,6 +103,16 @@ def test_errors_of_the_database_are_djangos(log: Path) -> None:
             cursor.execute("SET LOCAL lock_timeout = 50")
             with pytest.raises(OperationalError, match="lock timeout"):
                 jobs.defer("tests.refuse")
+
+
+@committing
+def test_of_those_who_ask_at_the_same_moment_one_does(log: Path, file: Path) -> None:
+    def ask() -> bool:
+        with transaction.atomic():
+            return jobs.defer("tests.write", file=str(file), line="once", queueing_lock="q")
+
+    assert sorted(at_once([ask] * 8)) == [False] * 7 + [True]
+    assert len(rows()) == 1
 
 
 @committing
