@@ -81,8 +81,7 @@ def logging_settings(*, level: str, as_json: bool) -> dict[str, Any]:
             "django.request": {"level": "ERROR"},
             "django.security": {"level": "ERROR"},
             # Its lines show the arguments of jobs; `common.jobs` notes each job without them.
-            "procrastinate": {"level": "WARNING"},
-            "procrastinate.worker": {"level": "CRITICAL"},
-            "procrastinate.worker.worker": {"level": "WARNING"},
+            "procrastinate": {"level": "CRITICAL"},
+            "procrastinate.worker.worker": {"level": "ERROR"},
         },
     }
