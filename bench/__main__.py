@@ -14,22 +14,22 @@ from importlib import import_module
 from pathlib import Path
 
 from bench import chroma
-from bench.armarium import Armarium
 from bench.corpus import DATA
 from bench.report import Report, machine
 from bench.run import QUICK, Data, Sizes, servers
+from bench.side import Unavailable
 
 SCENARIOS = ("ingest", "search", "filtered", "tenancy", "mixed", "revocation", "memory")
 NOTES = (
     "Medians of {rounds} rounds, taken in turns. ↑ more is better, ↓ less is better; a ratio is"
     " Armarium's figure divided by the other's.",
-    "Raw SQL: psycopg in the same database with prepared statements, binary values and no commit to"
-    " wait for in searches; binary COPY, one transaction a batch of 1000, into a table with the same"
-    " unique index. Every graph has m = 16 and ef_construction = 64.",
+    "Raw SQL: psycopg in the same database; searches are prepared and binary, uploads are binary"
+    " COPY of one transaction a batch of 1000 into a table with the same unique index. Graphs have"
+    " m = 16 and ef_construction = 64.",
 )
 LIFTED = (
-    "There is no real set of 1536 dimensions: the real vectors are multiplied by a fixed matrix with"
-    " orthonormal rows, which keeps every cosine."
+    "There is no real set of 1536 dimensions: the real vectors are multiplied by a fixed matrix"
+    " with orthonormal rows, which keeps every cosine."
 )
 
 
@@ -62,28 +62,18 @@ def _measure(name: str, sizes: Sizes, data: Data, report: Report, program: Path 
     began = time.monotonic()
     try:
         with servers(sizes, data, report, program) as bench:
-            at_rest = _memory(bench.ours)
-            for process in bench.ours.web_workers():
-                # From here on the peak is that of the scenario.
-                Path(f"/proc/{process.pid}/clear_refs").write_text("5")
-            import_module(f"bench.scenarios.{name}").run(bench)
-            peak = _memory(bench.ours, "VmHWM")
-            report.figure("a web worker at rest, MB ↓", [at_rest])
-            report.figure("a web worker at its peak, MB ↓", [peak])
+            at_rest = bench.ours.memory_mb()
+            try:
+                import_module(f"bench.scenarios.{name}").run(bench)
+            finally:
+                report.figure("a web worker before, MB ↓", [at_rest])
+                report.figure("a web worker at its peak, MB ↓", [bench.ours.peak_memory_mb()])
+    except Unavailable as reason:
+        report.text("not measured", str(reason))
     except Exception as error:  # noqa: BLE001 - the other scenarios are still worth measuring
         report.failure(error)
         print(f"{name}: {error}", file=sys.stderr)
     print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
-
-
-def _memory(server: Armarium, field: str = "VmRSS") -> float:
-    """Return the megabytes of the largest web worker."""
-    sizes = []
-    for process in server.web_workers():
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        [line] = [line for line in status.splitlines() if line.startswith(f"{field}:")]
-        sizes.append(int(line.split()[1]) / 1024)
-    return max(sizes)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import psutil
 import pyarrow as pa
@@ -96,6 +97,11 @@ class Armarium(Side):
 
     def create_named(self, handle: str, dimensions: int) -> None:
         """Make a project of exactly this name."""
+        self.add_service(dimensions)
+        self.own("POST", f"/v1/projects/{ACCOUNT}", project(handle, dimensions))
+
+    def add_service(self, dimensions: int) -> None:
+        """Make the service instance of these dimensions, unless it is there."""
         service = {
             "instance_handle": f"dim-{dimensions}",
             "endpoint": "https://api.openai.com/v1/embeddings",
@@ -107,12 +113,6 @@ class Armarium(Side):
         made = self.ask("POST", path, service, key=self.key)
         if made.status not in {201, 409}:
             raise Refused(f"POST {path}", made)
-        wish = {
-            "project_handle": handle,
-            "instance_owner": ACCOUNT,
-            "instance_handle": service["instance_handle"],
-        }
-        self.own("POST", f"/v1/projects/{ACCOUNT}", wish)
 
     def batches(self, corpus: Corpus) -> Sequence[Body]:
         return self.encoded(corpus, self.fastest_format())
@@ -153,12 +153,15 @@ class Armarium(Side):
         return [as_json({"vector": query, **condition}) for query in queries]
 
     def base64_questions(self, queries: Matrix) -> Sequence[Body]:
-        """Encode searches as base64; raise Unavailable if this server does not read them."""
+        """Encode searches with base64 vectors."""
         return [as_json({"vector": _text(query)}) for query in queries]
 
+    def search_path(self, place: str) -> str:
+        """Return the address of a search for the ten nearest."""
+        return f"/v1/similars/{ACCOUNT}/{place}?count={TOP}&threshold=0"
+
     def searcher(self, place: str) -> Opener:
-        path = f"/v1/similars/{ACCOUNT}/{place}?count={TOP}&threshold=0"
-        return self.opener("POST", path, 200)
+        return self.opener("POST", self.search_path(place), 200)
 
     def found(self, answer: Answer) -> list[str]:
         return [hit["id"] for hit in answer.json()["results"]]
@@ -173,6 +176,16 @@ class Armarium(Side):
         def opened() -> Iterator[Ask]:
             with Connection(self.address, key=self.key) as connection:
                 yield lambda body: connection.expect(status, method, path, body)
+
+        return opened
+
+    def requester(self) -> Opener:
+        """Return how a client sends requests of every kind: (status to expect, method, …)."""
+
+        @contextmanager
+        def opened() -> Iterator[Ask]:
+            with Connection(self.address, key=self.key) as connection:
+                yield lambda request: connection.expect(*request)
 
         return opened
 
@@ -229,6 +242,22 @@ class Armarium(Side):
 
     # Its processes
 
+    def memory_mb(self) -> float:
+        """Return what the largest web worker holds now, in megabytes."""
+        return max(_status_mb(worker, "VmRSS") for worker in self.web_workers())
+
+    def peak_memory_mb(self) -> float:
+        """Return the most that a web worker has held, in megabytes."""
+        return max(_status_mb(worker, "VmHWM") for worker in self.web_workers())
+
+    def connection_memory_mb(self) -> list[float]:
+        """Return the private memory of each connection to the database, in megabytes."""
+        rows = self.raw.execute(
+            "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend'"
+            " AND datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        return sorted(_private_mb(pid) for (pid,) in rows)
+
     def web_workers(self) -> list[psutil.Process]:
         """Return the processes that serve requests."""
         found = []
@@ -241,9 +270,28 @@ class Armarium(Side):
         return found
 
 
-def _sample(format: str) -> Body:
-    import numpy as np
+def project(handle: str, dimensions: int) -> dict[str, object]:
+    """Return the wish for a project whose service has these dimensions."""
+    return {
+        "project_handle": handle,
+        "instance_owner": ACCOUNT,
+        "instance_handle": f"dim-{dimensions}",
+    }
 
+
+def _status_mb(process: psutil.Process, field: str) -> float:
+    status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii", errors="replace")
+    [line] = [line for line in status.splitlines() if line.startswith(f"{field}:")]
+    return int(line.split()[1]) / 1024
+
+
+def _private_mb(pid: int) -> float:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    private = [line for line in lines if line.startswith(("Private_Dirty:", "Private_Clean:"))]
+    return sum(int(line.split()[1]) for line in private) / 1024
+
+
+def _sample(format: str) -> Body:
     one = Corpus(
         name="sample",
         ids=[format],

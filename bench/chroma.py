@@ -20,9 +20,7 @@ _MAXIMUM_BODY = 30_000_000
 
 
 class Chroma(Side):
-    """A server of its own, stopped at the end. The default of `ef_construction` is left to nobody:
-    every side builds its graph with m = 16 and ef_construction = 64.
-    """
+    """A server of its own, stopped by `close`; its graphs have the same m and ef_construction."""
 
     name = "Chroma"
 
@@ -34,7 +32,7 @@ class Chroma(Side):
         self._start()
         with self._connection() as connection:
             checks = connection.expect(200, "GET", "/api/v2/pre-flight-checks").json()
-            self.version = connection.expect(200, "GET", "/api/v2/version").json()
+        self.version = _version(program)
         self._maximum_batch = int(checks["max_batch_size"])
 
     def close(self) -> None:
@@ -133,6 +131,12 @@ def program(given: str | None) -> Path | None:
         return Path(given)
     beside = Path(sys.executable).with_name("chroma")
     return beside if beside.exists() else None
+
+
+def _version(program: Path) -> str:
+    """Return the version of the package beside the executable; the server itself says another."""
+    packages = program.parent.parent.glob("lib/python*/site-packages/chromadb-*.dist-info")
+    return next((each.stem.split("-")[1] for each in packages), "")
 
 
 def _query(vector: Any, where: Mapping[str, object] | None) -> Body:

@@ -66,55 +66,57 @@ class _Client:
 
 def ask_all(opener: Opener, questions: Sequence[Any], *, clients: int = PROCESSES) -> Load:
     """Ask every question once; keep the answers."""
-    return _merged(_run([_Client(opener, questions, number, clients) for number in range(clients)]))
+    asking = [_Client(opener, questions, number, clients) for number in range(clients)]
+    return _merged(_run(_spread(asking)))
 
 
 def ask_for(seconds: float, opener: Opener, questions: Sequence[Any], *, clients: int) -> Load:
     """Ask the questions round and round for some seconds, after a few to warm up."""
     share = len(questions) // clients
-    return _merged(
-        _run([_Client(opener, questions, n * share, 1, seconds) for n in range(clients)])
-    )
+    asking = [_Client(opener, questions, n * share, seconds=seconds) for n in range(clients)]
+    return _merged(_run(_spread(asking)))
 
 
 def ask_beside(
-    foreground: tuple[Opener, Sequence[Any]], background: tuple[Opener, Sequence[Any]]
+    foreground: tuple[Opener, Sequence[Any]],
+    background: tuple[Opener, Sequence[Any]],
+    *,
+    clients: int = 1,
 ) -> tuple[Load, Load]:
-    """Ask all questions of one client once, while another asks its own round and round."""
-    first, second = _run([_Client(*foreground), _Client(*background, background=True)])
-    return first, second
+    """Ask all questions of one client once, while others in another process ask theirs."""
+    others = [_Client(*background, background=True) for _ in range(clients)]
+    first, *rest = _run([[_Client(*foreground)], others])
+    return first, _merged(rest)
 
 
-def _run(clients: list[_Client]) -> list[Load]:
-    barrier = _fork.Barrier(len(clients))
+def _spread(clients: list[_Client]) -> list[list[_Client]]:
+    return [clients[number::PROCESSES] for number in range(min(PROCESSES, len(clients)))]
+
+
+def _run(groups: list[list[_Client]]) -> list[Load]:
+    """Run a process for each group; return the loads of all clients, group by group."""
+    barrier = _fork.Barrier(sum(map(len, groups)))
     finished = _fork.Event()
     children = []
-    for number in range(min(PROCESSES, len(clients))):
+    for clients in groups:
         receiver, sender = _fork.Pipe(duplex=False)
-        mine = clients[number::PROCESSES]
-        process = _fork.Process(
-            target=_process, args=(mine, barrier, finished, sender), daemon=True
-        )
+        process = _fork.Process(target=_process, args=(clients, barrier, finished, sender))
         process.start()
         sender.close()
         children.append((process, receiver))
-    loads: dict[int, Load] = {}
-    problems = []
-    for number, (process, receiver) in enumerate(children):
+    outcomes: list[Load | str] = []
+    for process, receiver in children:
         try:
-            outcomes = receiver.recv()
+            outcomes += receiver.recv()
         except EOFError:
-            outcomes = [f"a client process ended with exit code {process.exitcode}"]
-        for position, outcome in enumerate(outcomes):
-            if isinstance(outcome, Load):
-                loads[number + position * PROCESSES] = outcome
-            else:
-                problems.append(outcome)
+            process.join()
+            outcomes.append(f"A client process ended with exit code {process.exitcode}.")
         process.join()
+    problems = [outcome for outcome in outcomes if isinstance(outcome, str)]
     if problems:
         # Those that waited for the first one to begin only say that the barrier broke.
         raise LoadFailed(max(problems, key=lambda text: "BrokenBarrier" not in text))
-    return [loads[number] for number in range(len(clients))]
+    return [outcome for outcome in outcomes if isinstance(outcome, Load)]
 
 
 def _process(clients: list[_Client], barrier: Any, finished: Any, sender: Any) -> None:

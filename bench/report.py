@@ -63,7 +63,7 @@ class Report:
         cells.append(" / ".join(_share(each) for each in recalls) if any(recalls) else _NOTHING)
         self._add(cells)
         if len(raw) > 1 and min(raw) > 0 and max(raw) / min(raw) > CALM:
-            self.warn(f"{what}: raw SQL's rounds differ by {max(raw) / min(raw):.2f}×")
+            self.warn(f"{what}: raw SQL's rounds differ by {max(raw) / min(raw):.2f} times")
 
     def text(self, what: str, words: str) -> None:
         """Add a row that holds words instead of figures."""

@@ -25,7 +25,7 @@ def run(bench: Bench) -> None:
 
 
 def _ingest(bench: Bench, corpus: Corpus, formats: Sequence[str]) -> None:
-    name = f"{len(corpus):,} × {corpus.dimensions}"
+    name = f"{len(corpus):,} x {corpus.dimensions}"
     ours = {format: bench.ours.encoded(corpus, format) for format in formats}
     others = {side.name: side.batches(corpus) for side in bench.sides if side is not bench.ours}
     sides = {side.name: side for side in bench.sides}

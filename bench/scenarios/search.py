@@ -10,7 +10,7 @@ from bench.side import TARGET_RECALL
 def run(bench: Bench) -> None:
     """Search with one client and with eight, each side at the same recall."""
     for corpus in (bench.data.narrow, bench.data.wide):
-        name = f"{len(corpus):,} × {corpus.dimensions}"
+        name = f"{len(corpus):,} x {corpus.dimensions}"
         places = {side.name: side.create("search", corpus.dimensions) for side in bench.sides}
         recalls: dict[str, float | None] = {}
         chosen = []
