@@ -29,6 +29,10 @@ ARROW = "application/vnd.apache.arrow.stream"
 INDEXED_FROM = 4_000_000
 # … and this many rows may wait outside of it.
 GROWING = 2_000
+NO_INDEX = (
+    "This server answers 404 at /v1/projects/{owner}/{project}/index: it has no index, and all its"
+    " searches are exact."
+)
 _INDEX_WITHIN_S = 1_800
 _QUIET_WITHIN_S = 300
 
@@ -156,6 +160,11 @@ class Armarium(Side):
         """Encode searches with base64 vectors."""
         return [as_json({"vector": _text(query)}) for query in queries]
 
+    def reads_base64_searches(self, place: str, query: Matrix) -> bool:
+        """Tell whether this server reads base64 vectors in searches."""
+        body = {"vector": _text(query)}
+        return self.ask("POST", self.search_path(place), body, key=self.key).status == 200
+
     def search_path(self, place: str) -> str:
         """Return the address of a search for the ten nearest."""
         return f"/v1/similars/{ACCOUNT}/{place}?count={TOP}&threshold=0"
@@ -204,7 +213,7 @@ class Armarium(Side):
     def set_ef_search(self, place: str, ef_search: int) -> None:
         path = f"/v1/projects/{ACCOUNT}/{place}/index"
         if self.index(place) is None:
-            raise Unavailable(f"{path} is 404: this server has no index, searches are exact.")
+            raise Unavailable(NO_INDEX)
         self.own("PATCH", path, {"ef_search": ef_search})
 
     def settle(self, place: str) -> None:

@@ -85,7 +85,7 @@ def wordnet(folder: Path, rows: int) -> Corpus:
         corpus, queries=_vectors(pq.read_table(folder / "wordnet_glosses_queries.parquet"))
     )
     if whole:
-        given = pq.read_table(folder / "wordnet_glosses_groundtruth.parquet")["text_id"]
+        given: Any = pq.read_table(folder / "wordnet_glosses_groundtruth.parquet")["text_id"]
         return replace(corpus, truth=[ids[:TOP] for ids in given.to_pylist()])
     return with_truth(corpus)
 
@@ -143,8 +143,10 @@ def _corpus(name: str, table: Any, vectors: Matrix) -> Corpus:
 def _vectors(table: Any) -> Matrix:
     dimensions = table.schema.field("vector").type.list_size
     flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return flat.astype(np.float32).reshape(-1, dimensions)
+    vectors: Matrix = flat.astype(np.float32).reshape(-1, dimensions)
+    return vectors
 
 
 def _normed(vectors: Matrix) -> Matrix:
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    normed: Matrix = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return normed

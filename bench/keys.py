@@ -14,14 +14,17 @@ from io import StringIO
 from types import TracebackType
 from typing import Any, Self
 
+from bench.processes import ROOT, clean_environment
+
 
 class Keys:
     """The process, from the side of the one who asks."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__],
-            env={**os.environ, **environment},
+            [sys.executable, "-m", "bench.keys"],
+            cwd=ROOT,
+            env=clean_environment(environment),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -22,6 +22,16 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def clean_environment(added: Mapping[str, str]) -> dict[str, str]:
+    """Return this process's environment without settings of Armarium, and with these."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("ARMARIUM_", "SERVICE_", "DJANGO_", "DATABASE_URL"))
+    }
+    return {**kept, **added}
+
+
 class Server:
     """One running program."""
 
@@ -33,7 +43,7 @@ class Server:
             self.process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                env={**os.environ, **(environment or {})},
+                env=clean_environment(environment or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

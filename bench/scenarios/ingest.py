@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from bench.armarium import FORMATS, INDEXED_FROM
+from bench.armarium import FORMATS, INDEXED_FROM, NO_INDEX
 from bench.corpus import Corpus
 from bench.load import ask_all
 from bench.run import Bench
@@ -53,7 +53,7 @@ def _ingest(bench: Bench, corpus: Corpus, formats: Sequence[str]) -> None:
         if all(second for _, second in taken["json"]):
             indexed[bench.ours.name] = [second for _, second in taken["json"]]
         else:
-            bench.report.note("This server has no index route, so it builds no index.")
+            bench.report.note(NO_INDEX)
     bench.figure(f"{name}, JSON, rows/s until the index holds them ↑", indexed)
 
 

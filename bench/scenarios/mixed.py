@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.armarium import NO_INDEX
 from bench.corpus import Corpus
 from bench.load import Ask, Load, Opener, ask_beside, ask_for
 from bench.run import Bench
@@ -116,7 +117,7 @@ def _report(bench: Bench, all_sides: list[_Side], idle: dict[str, list[Load]]) -
     )
     ours = all_sides[0]
     if bench.ours.index(ours.place) is None:
-        bench.report.note("mixed: this server has no index route, so both projects are exact.")
+        bench.report.note(NO_INDEX)
         return
     bench.report.figure("seconds until at most 2000 rows wait for the index ↓", ours.settled)
 
