@@ -13,9 +13,11 @@ it was when it is run again.
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import psutil
 import structlog
 from django.conf import settings
 from django.db import OperationalError, connection, transaction
@@ -44,6 +46,7 @@ _FAST_GROWTH = 1.005
 _LOOK_EVERY_S = 0.25
 _LOOKS = 80
 _MOST_COUNTED = 1_000_000
+_NICENESS = 10
 # Emptied segments are dropped once no process can name them any more.
 GRACE_S = 3 * store.REMEMBER_FOR_S
 # Whoever waits for uploads to end keeps new ones waiting: not for long, and not in vain.
@@ -147,6 +150,7 @@ def tend(project_id: int) -> None:
     with store.tending(project_id) as mine:
         if not mine:
             raise Busy
+        _give_way()
         while (project := _project(project_id)) is not None:
             step = _next_step(project)
             if step is None:
@@ -156,6 +160,13 @@ def tend(project_id: int) -> None:
             except Exception as error:
                 _note_failure(project_id, error)
                 raise
+
+
+def _give_way() -> None:
+    """Let requests go first on our own database's processors: nobody waits for this job."""
+    if settings.EMBEDDED_POSTGRES is not None:
+        with suppress(psutil.Error, OSError):
+            psutil.Process(store.backend_pid()).nice(_NICENESS)
 
 
 def _project(project_id: int) -> Project | None:
