@@ -10,6 +10,7 @@ Every step is one transaction or can be told to be done, so that a job that was 
 it was when it is run again.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -74,7 +75,10 @@ def threshold_rows(dimensions: int) -> int:
 
 # --- Noticing growth ------------------------------------------------------------------------------
 _NOTICE_EVERY = 500
+# Asking locks the job that waits already until the upload is committed: others would queue up.
+_ASK_EVERY_S = 2.0
 _uploaded: dict[int, int] = {}
+_asked: dict[int, float] = {}
 _uploaded_lock = threading.Lock()
 
 
@@ -89,11 +93,13 @@ def notice_growth(project: Project, rows: int) -> None:
         _uploaded[project.pk] = 0 if looked else uploaded
         if len(_uploaded) > 10_000:
             _uploaded.clear()
-    if not looked:
+            _asked.clear()
+    if not looked or time.monotonic() - _asked.get(project.pk, -math.inf) < _ASK_EVERY_S:
         return
     is_sealed = store.parts_of(project.pk).segment is not None
     limit = SEAL_FROM if is_sealed else threshold_rows(project.instance.dimensions)
     if store.growing(project.pk, at_most=limit) >= limit:
+        _asked[project.pk] = time.monotonic()
         ask(project.pk)
 
 
