@@ -24,7 +24,7 @@ from tests.end_to_end.harness import wait_for
 from tests.jobs import Worker, forget_jobs, rows, run_jobs, worker
 from tests.races import at_once
 
-committing = pytest.mark.django_db(transaction=True)
+committing = pytest.mark.django_db(transaction=True, serialized_rollback=True)
 
 
 @pytest.fixture
