@@ -6,6 +6,7 @@ python -m bench ingest search --chroma /path/to/chroma
 """
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -103,4 +104,6 @@ def _sizes(options: argparse.Namespace) -> Sizes:
 
 
 if __name__ == "__main__":
+    # Ended politely, it still stops the servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

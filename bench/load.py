@@ -100,7 +100,9 @@ def _run(groups: list[list[_Client]]) -> list[Load]:
     children = []
     for clients in groups:
         receiver, sender = _fork.Pipe(duplex=False)
-        process = _fork.Process(target=_process, args=(clients, barrier, finished, sender))
+        process = _fork.Process(
+            target=_process, args=(clients, barrier, finished, sender), daemon=True
+        )
         process.start()
         sender.close()
         children.append((process, receiver))

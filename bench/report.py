@@ -49,21 +49,22 @@ class Report:
         chroma: Sequence[float] = (),
         *,
         recalls: Sequence[float | None] = (),
+        steady: bool = True,
     ) -> None:
         """Add a row.
 
         Each side's figures are those of its rounds; none means that it was not measured.
         recalls: of ours, raw SQL and Chroma.
+        steady: whether the rounds of raw SQL should be much alike; those of a tail or a ratio vary.
         """
         our = statistics.median(ours) if ours else None
         cells = [self.scenario, what, _number(our)]
         for theirs in (raw, chroma):
             their = statistics.median(theirs) if theirs else None
             cells += [_number(their), _ratio(our, their)]
-        cells.append(" / ".join(_share(each) for each in recalls) if any(recalls) else _NOTHING)
+        cells.append(" / ".join(_share(each) for each in recalls) if recalls else _NOTHING)
         self._add(cells)
-        # A ratio of two figures varies more than either of them.
-        if "÷" not in what and len(raw) > 1 and min(raw) > 0 and max(raw) / min(raw) > CALM:
+        if steady and len(raw) > 1 and min(raw) > 0 and max(raw) / min(raw) > CALM:
             self.warn(
                 f"{what}: raw SQL's rounds differ by {max(raw) / min(raw):.2f} times; run it again"
                 " on a calm machine"

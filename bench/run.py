@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
@@ -26,12 +26,14 @@ class Sizes:
     """How much is measured.
 
     rows, wide_rows: of the corpus as it is, and of the one with more dimensions.
+    queries: of those that are held out.
     seconds: how long one search load takes.
     batches: uploads into an indexed project, a round.
     """
 
     rows: int = 100_000
     wide_rows: int = 50_000
+    queries: int = 1_000
     rounds: int = 5
     seconds: float = 3.0
     batches: int = 10
@@ -44,8 +46,9 @@ class Sizes:
 QUICK = Sizes(
     rows=3_000,
     wide_rows=1_000,
+    queries=200,
     rounds=2,
-    seconds=0.3,
+    seconds=0.2,
     batches=2,
     projects=40,
     large_projects=2,
@@ -67,8 +70,9 @@ class Data:
     @cached_property
     def narrow(self) -> Corpus:
         """Return the corpus as it is."""
-        rows = self.sizes.rows
-        return corpus.wordnet(self.folder, rows) if self.folder else corpus.demo(rows)
+        rows, count = self.sizes.rows, self.sizes.queries
+        whole = corpus.wordnet(self.folder, rows) if self.folder else corpus.demo(rows)
+        return replace(whole, queries=whole.queries[:count], truth=whole.truth[:count])
 
     @cached_property
     def wide(self) -> Corpus:
@@ -126,6 +130,7 @@ class Bench:
                     for name, each in loads.items()
                 },
                 recalls=recalls,
+                steady=percent == 50,
             )
 
     def figure(
@@ -134,6 +139,7 @@ class Bench:
         values: dict[str, list[float]],
         *,
         recalls: dict[str, float | None] | None = None,
+        steady: bool = True,
     ) -> None:
         """Report figures by the names of the sides."""
         names = (Armarium.name, Raw.name, Chroma.name)
@@ -141,6 +147,7 @@ class Bench:
             what,
             *(values.get(name, []) for name in names),
             recalls=[recalls.get(name) for name in names] if recalls else [],
+            steady=steady,
         )
 
 

@@ -60,9 +60,10 @@ def run(bench: Bench) -> None:
     places = {side.name: side.create("filtered", corpus.dimensions) for side in bench.sides}
     for side in bench.sides:
         side.load(places[side.name], corpus)
+        if side is bench.ours:
+            _refuse_ignored_filter(side, places[side.name], filters[1])
     bench.raw.tidy(places[bench.raw.name], metadata=True)
     bench.ours.wait_until_quiet()
-    _refuse_ignored_filter(bench.ours, places[bench.ours.name], filters[1])
     short: dict[str, int] = {}
     for each in filters:
         for name, count in _measure(bench, corpus, places, each).items():

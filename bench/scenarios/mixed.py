@@ -93,6 +93,7 @@ def _report(bench: Bench, all_sides: list[_Side], idle: dict[str, list[Load]]) -
             ]
             for name in during
         },
+        steady=False,
     )
     bench.figure(
         "rows/s into the indexed project, one client ↑",
@@ -110,6 +111,7 @@ def _report(bench: Bench, all_sides: list[_Side], idle: dict[str, list[Load]]) -
             ]
             for each in all_sides
         },
+        steady=False,
     )
     bench.figure(
         "batches whose sample was not found at once (must be 0) ↓",
