@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--wide-rows", type=int, help="rows with 1536 dimensions (50000)")
     parser.add_argument("--rounds", type=int, help="repeat, and take medians (5)")
     parser.add_argument("--seconds", type=float, help="how long one search load takes (3)")
+    parser.add_argument("--trials", type=int, help="revocations (1000)")
     parser.add_argument("--quick", action="store_true", help="small sizes: does it work?")
     parser.add_argument("--corpus", choices=["wordnet", "demo"], default="wordnet")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the WordNet corpus")
@@ -96,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _sizes(options: argparse.Namespace) -> Sizes:
-    names = ("rows", "wide_rows", "rounds", "seconds")
+    names = ("rows", "wide_rows", "rounds", "seconds", "trials")
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     for unknown in set(options.scenarios) - set(SCENARIOS):
         sys.exit(f"There is no scenario {unknown}; there are {', '.join(SCENARIOS)}.")

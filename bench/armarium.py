@@ -252,12 +252,12 @@ class Armarium(Side):
     # Its processes
 
     def memory_mb(self) -> float:
-        """Return what the largest web worker holds now, in megabytes."""
-        return max(_status_mb(worker, "VmRSS") for worker in self.web_workers())
+        """Return what the largest web worker holds now, in megabytes; 0 when none lives."""
+        return max((_status_mb(worker, "VmRSS") for worker in self.web_workers()), default=0)
 
     def peak_memory_mb(self) -> float:
-        """Return the most that a web worker has held, in megabytes."""
-        return max(_status_mb(worker, "VmHWM") for worker in self.web_workers())
+        """Return the most that a web worker has held, in megabytes; 0 when none lives."""
+        return max((_status_mb(worker, "VmHWM") for worker in self.web_workers()), default=0)
 
     def connection_memory_mb(self) -> list[float]:
         """Return the private memory of each connection to the database, in megabytes."""

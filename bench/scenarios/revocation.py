@@ -14,7 +14,7 @@ from bench.wire import Body, Connection
 
 _ROWS = 1_000
 _WARM, _FRESH = 4, 2
-_CLIENTS_BESIDE = 4
+_CLIENTS_BESIDE = 2
 _REFUSALS = {401, 403, 404}
 _GUEST = "guest"
 _KINDS = {
@@ -69,7 +69,7 @@ def run(bench: Bench) -> None:
             f"{name}: of {asked[kind]:,} requests after {times:,} trials, answered (must be 0) ↓",
             [violations[kind]],
         )
-    bench.report.figure("searches/s of four clients beside it", [beside.per_second])
+    bench.report.figure("searches/s of two clients beside it ↑", [beside.per_second])
     if violations.total():
         bench.report.failed = True
         bench.report.warn(f"{violations.total()} requests were answered after a revocation")
