@@ -1,6 +1,5 @@
 """The list of embeddings in the format that its reader prefers."""
 
-import tempfile
 from typing import Any, BinaryIO
 from urllib.parse import urlencode
 
@@ -9,7 +8,7 @@ from django.http import FileResponse, HttpResponseBase
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from common import json
+from common import bodies, json
 from common.errors import FieldError, Invalid, Unavailable
 from common.fields import QueryNumber, Text
 from common.pagination import cursor_after, key_of
@@ -119,7 +118,7 @@ def _check_size(listing: Listing) -> None:
 
 def _file(listing: Listing, media_type: str) -> BinaryIO:
     """Return the rows in an unnamed file: however many, few are held in memory."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115
+    file = bodies.unnamed_file()
     try:
         if MEDIA_TYPES[media_type] == "jsonl":
             _write_lines(file, listing)

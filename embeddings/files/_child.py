@@ -6,14 +6,16 @@ writes an Arrow IPC stream to standard output: at most ROWS rows a batch, texts 
 as large lists of float32, and the declared number of rows in the metadata of its schema. On failure
 it ends with exit code 1 and one line on standard error that begins with "reason:".
 
-    python -I _child.py --serve BYTES FILE_BYTES SECONDS
+    python -I _child.py --serve BYTES FILE_BYTES
 
 is asked through the socket that is its standard input, time and again: a line of JSON comes with
 two open files. The first is decoded into the second, as such a stream, and a line of JSON goes
-back: {"rows": …} or {"reason": …, "large": …}, with "kept": the bytes of memory that it still has.
-It ends as soon as whoever asks is gone, or when one file takes more than SECONDS of the processor.
+back: {"rows": …} or {"reason": …, "kind": …}, with "kept": the bytes of memory that it still has.
+It ends as soon as whoever asks is gone, or when a file takes more seconds of the processor than its
+line allows.
 """
 
+import errno
 import json
 import mmap
 import os
@@ -39,6 +41,7 @@ _WANTED = (*_TEXTS, "metadata", "vector", "vector_dim")
 _BUFFER_BYTES = 1024**2
 _LAST_WORDS_BYTES = 64 * 1024
 _MESSAGE_BYTES = 4096
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 # Two files come with a message.
 _DESCRIPTORS = 2
 
@@ -129,8 +132,8 @@ def decode(path: str, rows: int) -> None:
 def transcode(task: dict[str, Any], source: BinaryIO, output: Any) -> int:
     """Decode one file into another; return the number of rows. Raises Refused.
 
-    task: format (parquet or arrow), rows and batch_bytes of a batch at most, maximum of rows and
-    limit of bytes altogether.
+    task: format (parquet or arrow), rows and batch_bytes of a batch at most, maximum of rows, limit
+    of bytes, and seconds of the processor altogether.
     """
     size = os.fstat(source.fileno()).st_size
     if size == 0:
@@ -210,7 +213,13 @@ def answer(task: dict[str, Any], source: BinaryIO, output: BinaryIO) -> dict[str
     try:
         return {"rows": transcode(task, source, output)}
     except Exception as error:  # noqa: BLE001
-        return {"reason": reason(error, task), "large": isinstance(error, TooMuch)}
+        return {"reason": reason(error, task), "kind": _kind(error)}
+
+
+def _kind(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return "full"
+    return "large" if isinstance(error, TooMuch) else "bad"
 
 
 def reason(error: Exception, task: dict[str, Any]) -> str:
@@ -228,7 +237,7 @@ def reason(error: Exception, task: dict[str, Any]) -> str:
             return "it is damaged"
 
 
-def serve(seconds: int) -> None:
+def serve() -> None:
     """Answer until whoever asks is gone."""
     asking = socket.socket(fileno=os.dup(0))
     threading.Thread(target=_end_with, args=(asking,), daemon=True).start()
@@ -236,9 +245,10 @@ def serve(seconds: int) -> None:
         message, descriptors, _, _ = socket.recv_fds(asking, _MESSAGE_BYTES, _DESCRIPTORS)
         if len(descriptors) != _DESCRIPTORS:
             return
-        _allow(seconds)
+        task = json.loads(message)
+        _allow(task["seconds"])
         with open(descriptors[0], "rb") as source, open(descriptors[1], "wb") as output:  # noqa: PTH123
-            said = answer(json.loads(message), source, output)
+            said = answer(task, source, output)
         pa.default_memory_pool().release_unused()
         said["kept"] = _kept()
         asking.sendall(json.dumps(said).encode() + b"\n")
@@ -272,9 +282,9 @@ def _end_with(asking: socket.socket) -> None:
 def main() -> int:
     """Run; return the exit code."""
     if sys.argv[1] == "--serve":
-        memory, file_bytes, seconds = map(int, sys.argv[2:])
+        memory, file_bytes = map(int, sys.argv[2:])
         limit(memory, file_bytes)
-        serve(seconds)
+        serve()
         return 0
     path, rows, memory = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     limit(memory, _LAST_WORDS_BYTES)

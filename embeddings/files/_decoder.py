@@ -11,7 +11,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from typing import Any, BinaryIO
 
 from django.conf import settings
 
+from common import bodies
 from common.errors import TooLarge, Unavailable
 from embeddings.files._rows import Unreadable
 
@@ -29,14 +29,19 @@ BATCH_BYTES = 16 * 1024**2
 
 # On top of the mapped file: the reader alone takes 200 MB.
 _MEMORY_BYTES = 1024**3
-_CPU_S = 120
-_TIMEOUT_S = 300
+# A second decodes more than 100 MB; a machine that is busy with other things may take longer.
+_SECONDS = 10
+_BYTES_A_SECOND = 16 * 1024**2
+_PATIENCE = 10
 _WAIT_S = 60
 _USES = 200
 _GROWN_BYTES = 512 * 1024**2
 _CHILD = Path(__file__).parent / "_child.py"
 # What the interpreter may need to start; no secrets, and nothing that changes what it runs.
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "TZ")
+
+
+_REFUSALS = {"bad": Unreadable, "large": TooLarge, "full": Unavailable}
 
 
 class _Gone(Exception):
@@ -58,7 +63,6 @@ class _Child:
         limits = (
             settings.MAX_BULK_BYTES + _MEMORY_BYTES,
             settings.MAX_BULK_BYTES + 4 * BATCH_BYTES,
-            _CPU_S,
         )
         with theirs:
             process = subprocess.Popen(  # noqa: S603
@@ -69,12 +73,12 @@ class _Child:
                 env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
                 cwd="/",
             )
-        ours.settimeout(_TIMEOUT_S)
         return cls(process, ours)
 
     def ask(self, task: dict[str, Any], source: BinaryIO, output: BinaryIO) -> dict[str, Any]:
         """Have one file decoded into another; raise _Gone."""
         self.uses += 1
+        self.asking.settimeout(task["seconds"] * _PATIENCE)
         try:
             socket.send_fds(
                 self.asking, [json.dumps(task).encode()], [source.fileno(), output.fileno()]
@@ -102,7 +106,6 @@ class _Keeper:
 
     lock: threading.Lock = field(default_factory=threading.Lock)
     child: _Child | None = None
-    owner: int = 0
 
     @contextmanager
     def lent(self) -> Iterator[_Child]:
@@ -110,26 +113,38 @@ class _Keeper:
         if not self.lock.acquire(timeout=_WAIT_S):
             raise Unavailable("Other uploads are being decoded; try again in a moment.")
         try:
-            if self.child is None or self.child.process.poll() is not None:
-                self.replace(_Child.start())
             child = self.child
-            if child is None:
-                raise _Gone
+            if child is None or child.process.poll() is not None:
+                child = self.replace(_started())
             yield child
             if child.uses >= _USES:
-                self.replace(_Child.start())
+                # It gets ready while nobody waits for it.
+                self.replace(_started())
         except BaseException:
             # Whatever happened, it may be in the middle of something.
-            self.replace(None)
+            self.end()
             raise
         finally:
             self.lock.release()
 
-    def replace(self, child: _Child | None) -> None:
+    def replace(self, child: _Child) -> _Child:
         """End the process and keep another."""
+        self.end()
+        self.child = child
+        return child
+
+    def end(self) -> None:
+        """End the process."""
         if self.child is not None:
             self.child.end()
-        self.child = child
+            self.child = None
+
+
+def _started() -> _Child:
+    try:
+        return _Child.start()
+    except OSError as error:
+        raise Unavailable("The server cannot decode the file at the moment.") from error
 
 
 _keeper = _Keeper()
@@ -148,7 +163,7 @@ os.register_at_fork(after_in_child=_forget)
 def end() -> None:
     """End the process; the next file starts another."""
     with suppress(OSError):
-        _keeper.replace(None)
+        _keeper.end()
 
 
 def decode(source: BinaryIO, file_format: str, *, maximum: int) -> BinaryIO:
@@ -158,14 +173,16 @@ def decode(source: BinaryIO, file_format: str, *, maximum: int) -> BinaryIO:
     Raises Unreadable for what is not of the format, damaged or takes too much to decode, TooLarge
     for too many rows or bytes, and Unavailable.
     """
+    size = os.fstat(source.fileno()).st_size
     task = {
         "format": file_format,
+        "seconds": _SECONDS + size // _BYTES_A_SECOND,
         "rows": ROWS,
         "batch_bytes": BATCH_BYTES,
         "maximum": maximum,
         "limit": settings.MAX_BULK_BYTES,
     }
-    output = tempfile.TemporaryFile()  # noqa: SIM115
+    output = bodies.unnamed_file()
     try:
         try:
             with _keeper.lent() as child:
@@ -178,8 +195,7 @@ def decode(source: BinaryIO, file_format: str, *, maximum: int) -> BinaryIO:
                 "needs smaller batches of rows."
             ) from None
         if "reason" in said:
-            refusal = TooLarge if said["large"] else Unreadable
-            raise refusal(f"Cannot read the file: {said['reason']}.")
+            raise _REFUSALS[said["kind"]](f"Cannot read the file: {said['reason']}.")
         output.seek(0)
     except BaseException:
         output.close()

@@ -1,5 +1,6 @@
 """Uploads in other formats than JSON numbers: the same embeddings, and all of them or none."""
 
+import errno
 import gzip
 import os
 import random
@@ -582,6 +583,33 @@ def test_a_process_that_is_killed_at_work_is_a_refusal(cast: Cast) -> None:
         assert_refused(answer, 400, says="too much memory or time")
     killer.join()
     assert send(cast.erin, "arrow", ROWS).status == 201
+
+
+def test_a_process_that_takes_too_long_is_killed(
+    cast: Cast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert send(cast.erin, "arrow", many(1)).status == 201
+    stopped = child()
+    stopped.send_signal(signal.SIGSTOP)
+    with nothing_changes(), monkeypatch.context() as patch:
+        patch.setattr(_decoder, "_PATIENCE", 0.05)
+        answer = send(cast.erin, "arrow", ROWS)
+        assert_refused(answer, 400, says="too much memory or time")
+    assert not stopped.is_running()
+    assert send(cast.erin, "arrow", ROWS).status == 201
+
+
+@every_file
+def test_a_full_disk_is_503(cast: Cast, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with nothing_changes(), monkeypatch.context() as patch:
+        patch.setattr("common.bodies.tempfile.TemporaryFile", fail)
+        assert_refused(send(cast.erin, name, ROWS), 503)
+        answer = cast.rita.get(PROJECT, headers={"Accept": FILES[name]})
+        assert_refused(answer, 503)
+    assert send(cast.erin, name, ROWS).status == 201
 
 
 def test_a_process_is_replaced_after_some_uses(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
