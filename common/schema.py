@@ -157,6 +157,22 @@ class BearerKey(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call
         return {"type": "http", "scheme": "bearer", "description": "An API key."}
 
 
+class UncheckedBearerKey(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """Says the same of views that look themselves whether the key is good."""
+
+    target_class = "accounts.authentication.UncheckedKeyAuthentication"
+    # `BearerKey` describes the scheme: a second description of one name would be a conflict.
+    name: Any = ()
+
+    def get_security_requirement(self, auto_schema: Any) -> Any:
+        """Return the scheme's name."""
+        return {BearerKey.name: []}
+
+    def get_security_definition(self, auto_schema: Any) -> list[dict[str, Any]]:
+        """Return no further scheme."""
+        return []
+
+
 class AuthKey(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """Describes the other way, which the Projects API takes too."""
 

@@ -63,7 +63,7 @@ class Index(Resource):
 
     @operation(
         "Change the settings of a project's index",
-        name="change_index",
+        name="update_index",
         tag=TAG,
         request=IndexIn,
         answers={200: IndexOut},

@@ -8,6 +8,7 @@ import numpy as np
 import psycopg
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
+from psycopg._queries import PostgresQuery
 from psycopg.adapt import Buffer, Dumper
 from psycopg.pq import Format
 from psycopg.types import TypeInfo
@@ -77,6 +78,11 @@ class _PreparingCursor(psycopg.Cursor[Any]):
     def execute(self, query: Any, params: Any = None, **options: Any) -> Self:
         """Execute a statement, prepared."""
         return super().execute(query, params, prepare=True, **options)
+
+    def _send_query_prepared(self, name: bytes, pgq: PostgresQuery, **options: Any) -> None:
+        # What Django writes into its query log; psycopg sets it for other statements only.
+        self._query = pgq
+        super()._send_query_prepared(name, pgq, **options)
 
 
 def open_cursor(*, prepare: bool = False) -> CursorWrapper:

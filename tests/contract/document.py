@@ -6,14 +6,14 @@ from typing import Any
 import jsonschema_rs
 
 from config.documentation import document as served
-from tests.contract.world import without_alias
+from tests.contract.world import described_at
 from tests.factories import Answer
 
 
 @cache
 def operation(method: str, template: str) -> dict[str, Any]:
     """Return the description of an operation."""
-    found: dict[str, Any] = served()["paths"][without_alias(template)][method.lower()]
+    found: dict[str, Any] = served()["paths"][described_at(method, template)][method.lower()]
     return found
 
 

@@ -14,7 +14,7 @@ from pytest_django import DjangoDbBlocker, Settings
 from rest_framework.permissions import AllowAny
 from rest_framework.settings import api_settings
 
-from accounts.authentication import KeyRequired, Public
+from accounts.authentication import KeyRequired, Public, UncheckedKeyAuthentication
 from projects.models import Project
 from tests.contract import document
 from tests.contract.world import (
@@ -210,6 +210,10 @@ def _projects() -> Iterator[Row]:
     to_sam = {"new_owner_handle": "sam"}
     route = f"{one}/transfer-ownership"
     yield Row("POST", route, f"{letters}/transfer-ownership", OWNERS, 200, to_sam)
+    index = f"{one}/index"
+    yield Row("GET", index, f"{letters}/index", READERS, 200)
+    yield Row("PATCH", index, f"{letters}/index", OWNERS, 200, {"ef_search": 200})
+    yield Row("POST", f"{index}/rebuild", f"{letters}/index/rebuild", OWNERS, 202)
 
 
 def _embeddings() -> Iterator[Row]:
@@ -231,6 +235,10 @@ def _embeddings() -> Iterator[Row]:
     vector = {"vector": [1, 0, 0]}
     yield Row("POST", every, letters, READERS, 200, vector, shows={"text id"})
     yield Row("GET", one, text, READERS, 200, shows={"text id"})
+    route, recall = f"{every}/recall", f"{letters}/recall"
+    yield Row("POST", route, recall, READERS, 200)
+    # Also the address of a text with this very id.
+    yield Row("GET", route, recall, READERS, 200, shows={"text id"})
 
 
 ROWS = list(_rows())
@@ -553,6 +561,7 @@ PUBLIC_VIEWS = {
     "/v1",
     "/v1/similars/{owner}/{project}",
     "/v1/similars/{owner}/{project}/{text_id}",
+    "/v1/similars/{owner}/{project}/recall",
     "/openapi.json",
     "/openapi.yaml",
     "/docs",
@@ -563,6 +572,13 @@ PUBLICLY_READABLE_VIEWS = {
     "/v1/projects/{owner}/{project}",
     "/v1/embeddings/{owner}/{project}",
     "/v1/embeddings/{owner}/{project}/{text_id}",
+    "/v1/projects/{owner}/{project}/index",
+}
+# The policy, asked by a selector in one statement with the search, looks at the key there.
+UNCHECKED_KEYS = {
+    "/v1/similars/{owner}/{project}",
+    "/v1/similars/{owner}/{project}/{text_id}",
+    "/v1/similars/{owner}/{project}/recall",
 }
 
 
@@ -580,6 +596,8 @@ def test_views_ask_for_a_key_unless_they_are_listed_here() -> None:
             assert [each.__name__ for each in permissions] == ["PublicReading"]
         else:
             assert permissions == [KeyRequired], template
+        leaves_it = UncheckedKeyAuthentication in view.authentication_classes
+        assert leaves_it == (template in UNCHECKED_KEYS), template
     assert set(all_views()) >= PUBLIC_VIEWS | PUBLICLY_READABLE_VIEWS
 
 

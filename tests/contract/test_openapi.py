@@ -14,16 +14,19 @@ from django.core.management import call_command
 
 from common import projects_api
 from config.documentation import document as served
+from embeddings import indexes
 from embeddings.uploads import MEDIA_TYPES
 from projects.models import Project
 from resources.models import File
 from tests.contract import document
-from tests.contract.world import ALIASES, api_views, methods_of, own_views, without_alias
+from tests.contract.world import ALIASES, api_views, described_at, methods_of, own_views
 from tests.factories import Answer, Caller, Cast, item, make_instance, make_project, make_user
 
 _WRITES = {"post", "put", "patch"}
 _VERBS = {"get", "list", "create", "replace", "update", "delete", "share", "unshare"}
-_VERBS |= {"transfer", "upload", "search", "check"}
+_VERBS |= {"transfer", "upload", "search", "check", "rebuild", "measure"}
+# What is done to what is there, with nothing to say about it.
+_WITHOUT_BODY = {"rebuild_index", "measure_recall"}
 
 
 def _operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -79,7 +82,7 @@ def test_only_reading_is_served(path: str, db: None) -> None:
 def test_every_method_of_every_route_is_described_and_nothing_else() -> None:
     described = {(method.upper(), template) for method, template, _ in OPERATIONS}
     routed = {
-        (method, without_alias(template))
+        (method, described_at(method, template))
         for template, view in {**api_views(), **own_views()}.items()
         for method in methods_of(view)
     }
@@ -124,7 +127,8 @@ def test_an_operation_is_described_in_full(
         others = MEDIA_TYPES if described["operationId"] == "upload_embeddings" else ()
         assert set(media) == {"application/json", *others}
         assert media["application/json"]["examples"]
-    assert ("requestBody" in described) == (method in _WRITES)
+    has_body = method in _WRITES and described["operationId"] not in _WITHOUT_BODY
+    assert ("requestBody" in described) == has_body
 
 
 @every_operation
@@ -162,6 +166,8 @@ def test_only_what_can_be_asked_without_a_key_says_so() -> None:
         "get_embedding",
         "search_by_vector",
         "search_by_text",
+        "measure_recall",
+        "get_index",
     }
     assert [
         name
@@ -436,6 +442,39 @@ PROBES: list[tuple[str, str, str, Any, int]] = [
         None,
         409,
     ),
+    *(
+        (method, "/v1/projects/{owner}/{project}/index", path, body, status)
+        for method, path, body, status in (
+            ("GET", "/v1/projects/alice/nothing/index", None, 404),
+            ("GET", "/v1/projects/alice/letters/index?nothing=1", None, 400),
+            ("PATCH", "/v1/projects/alice/nothing/index", {}, 404),
+            ("PATCH", "/v1/projects/alice/letters/index", {"m": 1}, 400),
+            ("PATCH", "/v1/projects/alice/letters/index", {"m": 50}, 400),
+        )
+    ),
+    *(
+        ("POST", "/v1/projects/{owner}/{project}/index/rebuild", path, None, status)
+        for path, status in (
+            ("/v1/projects/alice/nothing/index/rebuild", 404),
+            ("/v1/projects/alice/letters/index/rebuild", 409),
+            ("/v1/projects/alice/letters/index/rebuild?now=1", 400),
+        )
+    ),
+    *(
+        ("POST", "/v1/similars/{owner}/{project}/recall", path, None, status)
+        for path, status in (
+            ("/v1/similars/alice/nothing/recall", 404),
+            ("/v1/similars/alice/letters/recall?k=0", 400),
+            ("/v1/similars/alice/letters/recall?limit=3", 400),
+        )
+    ),
+    (
+        "GET",
+        "/v1/similars/{owner}/{project}/recall",
+        "/v1/similars/alice/letters/recall",
+        None,
+        404,
+    ),
     ("GET", "/projects", "/projects?limit=1000", None, 422),
     ("GET", "/agents", "/agents?nothing=1", None, 422),
     ("GET", "/users", "/users?metadata_filter=5", None, 422),
@@ -604,6 +643,9 @@ def test_examples_work_as_they_stand(
 ) -> None:
     settings.ALLOW_RESET = True
     caller = _prepare(described["operationId"])
+    if described["operationId"] == "rebuild_index":
+        settings.INDEX_THRESHOLD = 1
+        indexes.tend(Project.objects.get(owner__handle="alice", handle="letters").pk)
     answer = caller.ask(method.upper(), _example_path(template, described), body)
     assert 200 <= answer.status < 300, answer.body
     assert document.difference(method, template, answer) == ""

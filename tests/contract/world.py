@@ -9,6 +9,7 @@ from typing import Any
 
 from django.contrib.admindocs.views import simplify_regex
 from django.db import connection, transaction
+from django.test import override_settings
 from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils import timezone
 
@@ -16,6 +17,7 @@ from accounts import services as accounts
 from accounts.models import Role
 from accounts.policy import BOOTSTRAP_ADMIN
 from common import projects_api
+from embeddings import indexes
 from llm_services import services as llm_services
 from tests.factories import (
     Answer,
@@ -88,7 +90,7 @@ class World:
 def make_world() -> World:
     """Make Alice's things, full of canaries, and Bob's of the same names; and everybody.
 
-    The configured admin key must be ADMIN_KEY.
+    Alice's project has an index. The configured admin key must be ADMIN_KEY.
     """
     cast = make_cast()
     alice = stored("alice")
@@ -98,8 +100,10 @@ def make_world() -> World:
     make_user(CANARIES["sharee"])
     _fill_alice()
     _fill_bob()
-    upload(cast.alice, "alice", TEXT_ID)
+    upload(cast.alice, "alice", TEXT_ID, "recall")
     upload(bob, "bob", TEXT_ID)
+    with override_settings(INDEX_THRESHOLD=1):
+        indexes.tend(cast.project.pk)
 
     other = make_project("alice", "other")
     keys = {
@@ -296,6 +300,17 @@ def operations() -> set[tuple[str, str]]:
     return {
         (method, template) for template, view in api_views().items() for method in methods_of(view)
     }
+
+
+# The address of an operation that is one of those of a text, too: a text may have any id.
+_OF_A_TEXT = ("GET", "/v1/similars/{owner}/{project}/recall")
+
+
+def described_at(method: str, template: str) -> str:
+    """Return the address by which the document describes a method of a route."""
+    if (method.upper(), template) == _OF_A_TEXT:
+        return "/v1/similars/{owner}/{project}/{text_id}"
+    return without_alias(template)
 
 
 def without_alias(template: str) -> str:
