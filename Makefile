@@ -42,7 +42,7 @@ lock: dev ## Resolve requirements*.in into the pinned files.
 	$(COMPILE) -o requirements.txt requirements.in
 	$(COMPILE) -o requirements-dev.txt requirements-dev.in
 
-bench: dev ## Measure uploads and searches against raw SQL, in one run.
+bench: dev ## Measure it beside raw SQL and Chroma (ARGS="search --quick" for a part; docs/performance.md).
 	$(PY) -m bench $(ARGS)
 
 clean: ## Remove the environment and caches; data in var/ stays.

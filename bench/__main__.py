@@ -1,267 +1,110 @@
-"""Uploads and searches over HTTP beside raw SQL, in one run, on the demo's real vectors.
+"""Measures Armarium beside raw SQL, and beside Chroma's server, in one run; prints Markdown.
 
-`make bench` starts a server of its own (data in a temporary directory) and prints a Markdown table.
-Raw SQL is what the same database does without this program: binary COPY into a table like ours, and
-a prepared exact search over a connection of its own.
+python -m bench                      everything (about an hour)
+python -m bench search --quick       one scenario, small: does it work?
+python -m bench ingest search --chroma /path/to/chroma
 """
 
 import argparse
-import os
-import secrets
-import socket
-import statistics
-import struct
-import subprocess
+import signal
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import orjson
-import psycopg
-import pyarrow.parquet as pq
-import requests
-from pgvector.psycopg import register_vector
+from bench import chroma
+from bench.corpus import DATA
+from bench.report import Report, machine
+from bench.run import QUICK, Data, Sizes, servers
+from bench.side import Unavailable
 
-from config.embedded_postgres import EmbeddedPostgres
-
-ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / "embeddings" / "demo" / "wikipedia_vital.parquet"
-BATCH = 1_000
-SEARCHES = 300
-
-
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--rows", type=int, default=8_000, help="rows of the demo data (8000)")
-    parser.add_argument("--rounds", type=int, default=3, help="repeat, and take medians (3)")
-    options = parser.parse_args()
-    ids, texts, vectors = _data(options.rows)
-    with tempfile.TemporaryDirectory(prefix="armarium-bench-") as folder, _server(folder) as api:
-        print("| what | Armarium over HTTP | raw SQL | ratio |")
-        print("|---|---|---|---|")
-        with _raw(folder, ids, texts, vectors) as raw:
-            uploads = [_upload(api, ids, texts, vectors, each) for each in range(options.rounds)]
-            copies = [raw.copy() for _ in range(options.rounds)]
-            _row("upload, rows a second", uploads, copies, higher_is_better=True)
-            for size in (1_000, options.rows):
-                project = _project(api, f"search-{size}")
-                _send(api, project, ids[:size], texts[:size], vectors[:size])
-                raw.fill(size)
-                ours = [_search(api, project, vectors) for _ in range(options.rounds)]
-                theirs = [raw.search(vectors) for _ in range(options.rounds)]
-                _row(f"search in {size} rows, ms (median of one client)", ours, theirs)
+SCENARIOS = ("ingest", "search", "filtered", "tenancy", "mixed", "revocation", "memory")
+NOTES = (
+    "Medians of {rounds} rounds, taken in turns. ↑ more is better, ↓ less is better; a ratio is"
+    " Armarium's figure divided by the other's.",
+    "Raw SQL: psycopg in the same database; searches are prepared and binary, uploads are binary"
+    " COPY of one transaction a batch of 1000 into a table with the same unique index. Graphs have"
+    " m = 16 and ef_construction = 64.",
+)
+LIFTED = (
+    "There is no real set of 1536 dimensions: the real vectors are multiplied by a fixed matrix"
+    " with orthonormal rows, which keeps every cosine."
+)
 
 
-def _data(rows: int) -> tuple[list[str], list[str], np.ndarray[Any, Any]]:
-    table = pq.read_table(DATA).slice(0, rows)
-    dimensions = table.schema.field("vector").type.list_size
-    flat = table["vector"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    vectors = flat.astype(np.float32).reshape(-1, dimensions)
-    return table["text_id"].to_pylist(), table["text"].to_pylist(), vectors
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; return the exit code."""
+    options = _parser().parse_args(arguments)
+    sizes = _sizes(options)
+    names = options.scenarios or list(SCENARIOS)
+    report = Report()
+    report.begin()
+    report.note(f"{machine()}.")
+    for note in NOTES:
+        report.note(note.format(rounds=sizes.rounds))
+    if {"ingest", "search"} & set(names):
+        report.note(LIFTED)
+    program = None if options.no_chroma else chroma.program(options.chroma)
+    if program is None:
+        report.note("Chroma was not measured: it is not installed, or was left out.")
+    data = Data(options.data if options.corpus == "wordnet" else None, sizes)
+    for name in names:
+        _measure(name, sizes, data, report, program)
+    report.end()
+    if options.update:
+        report.update(options.update)
+    return int(report.failed)
 
 
-class Api:
-    """The server, asked with the admin key."""
-
-    def __init__(self, url: str, key: str) -> None:
-        self.url = url
-        self.session = requests.Session()
-        self.session.headers["Authorization"] = f"Bearer {key}"
-        self.session.headers["Content-Type"] = "application/json"
-
-    def post(self, path: str, body: bytes) -> Any:
-        """POST a JSON body; raise for a refusal."""
-        answer = self.session.post(self.url + path, data=body)
-        answer.raise_for_status()
-        return answer.json()
-
-
-@contextmanager
-def _server(folder: str) -> Iterator[Api]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    key = secrets.token_urlsafe(40)
-    process = subprocess.Popen(
-        [sys.executable, "manage.py", "up", "--port", str(port), "--no-demo"],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "ARMARIUM_DATA_DIR": folder,
-            "ARMARIUM_ADMIN_KEY": key,
-            "ARMARIUM_LOG_LEVEL": "WARNING",
-        },
-        stdout=subprocess.DEVNULL,
-    )
-    api = Api(f"http://127.0.0.1:{port}", key)
+def _measure(name: str, sizes: Sizes, data: Data, report: Report, program: Path | None) -> None:
+    report.scenario = name
+    began = time.monotonic()
     try:
-        for _ in range(600):
+        with servers(sizes, data, report, program) as bench:
+            at_rest = bench.ours.memory_mb()
             try:
-                if api.session.get(f"{api.url}/readyz").ok:
-                    break
-            except requests.ConnectionError:
-                pass
-            time.sleep(0.2)
-        api.post("/v1/users", b'{"user_handle": "bench"}')
-        yield api
-    finally:
-        process.terminate()
-        process.wait()
+                import_module(f"bench.scenarios.{name}").run(bench)
+            finally:
+                report.figure("a web worker before, MB ↓", [at_rest])
+                report.figure("a web worker at its peak, MB ↓", [bench.ours.peak_memory_mb()])
+    except Unavailable as reason:
+        report.text("not measured", str(reason))
+    except Exception as error:  # noqa: BLE001 - the other scenarios are still worth measuring
+        report.failure(error)
+        print(f"{name}: {error}", file=sys.stderr)
+    print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr)
 
 
-def _project(api: Api, handle: str) -> str:
-    body = {
-        "project_handle": handle,
-        "instance_owner": "_system",
-        "instance_handle": "builtin",
-    }
-    api.post("/v1/projects/bench", orjson.dumps(body))
-    return f"bench/{handle}"
-
-
-def _bodies(ids: list[str], texts: list[str], vectors: np.ndarray[Any, Any]) -> Iterator[bytes]:
-    for start in range(0, len(ids), BATCH):
-        items = [
-            {
-                "text_id": ids[row],
-                "instance_handle": "builtin",
-                "vector": vectors[row],
-                "vector_dim": vectors.shape[1],
-                "text": texts[row],
-                "metadata": {"row": row},
-            }
-            for row in range(start, min(start + BATCH, len(ids)))
-        ]
-        yield orjson.dumps({"embeddings": items}, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-def _send(
-    api: Api, project: str, ids: list[str], texts: list[str], vectors: np.ndarray[Any, Any]
-) -> float:
-    bodies = list(_bodies(ids, texts, vectors))
-    start = time.perf_counter()
-    for body in bodies:
-        api.post(f"/v1/embeddings/{project}", body)
-    return time.perf_counter() - start
-
-
-def _upload(
-    api: Api, ids: list[str], texts: list[str], vectors: np.ndarray[Any, Any], number: int
-) -> float:
-    project = _project(api, f"upload-{number}")
-    return len(ids) / _send(api, project, ids, texts, vectors)
-
-
-def _search(api: Api, project: str, vectors: np.ndarray[Any, Any]) -> float:
-    queries = vectors[:: max(1, len(vectors) // SEARCHES)]
-    bodies = [orjson.dumps({"vector": each}, option=orjson.OPT_SERIALIZE_NUMPY) for each in queries]
-    return _median_ms(
-        lambda body: api.post(f"/v1/similars/{project}?threshold=0&count=10", body), bodies
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("scenarios", nargs="*", metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument("--rows", type=int, help="rows of the corpus (100000)")
+    parser.add_argument("--wide-rows", type=int, help="rows with 1536 dimensions (50000)")
+    parser.add_argument("--rounds", type=int, help="repeat, and take medians (5)")
+    parser.add_argument("--seconds", type=float, help="how long one search load takes (3)")
+    parser.add_argument("--trials", type=int, help="revocations (1000)")
+    parser.add_argument("--quick", action="store_true", help="small sizes: does it work?")
+    parser.add_argument("--corpus", choices=["wordnet", "demo"], default="wordnet")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the WordNet corpus")
+    parser.add_argument("--chroma", help="Chroma's executable (the one of this environment)")
+    parser.add_argument("--no-chroma", action="store_true", help="leave Chroma out")
+    parser.add_argument("--update", type=Path, help="put the table into this document")
+    return parser
 
 
-def _median_ms(ask: Callable[[Any], Any], questions: list[Any]) -> float:
-    times = []
-    for question in questions:
-        start = time.perf_counter()
-        ask(question)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1_000
+def _sizes(options: argparse.Namespace) -> Sizes:
+    names = ("rows", "wide_rows", "rounds", "seconds", "trials")
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    for unknown in set(options.scenarios) - set(SCENARIOS):
+        sys.exit(f"There is no scenario {unknown}; there are {', '.join(SCENARIOS)}.")
+    return replace(QUICK if options.quick else Sizes(), **given)
 
 
-class Raw:
-    """The same database without this program."""
-
-    def __init__(
-        self, connection: psycopg.Connection[Any], rows: list[tuple[str, str, bytes]]
-    ) -> None:
-        self.connection = connection
-        self.rows = rows
-
-    def copy(self) -> float:
-        """Return the rows a second of binary COPY, one transaction a batch."""
-        self._empty()
-        start = time.perf_counter()
-        for first in range(0, len(self.rows), BATCH):
-            self._copy(self.rows[first : first + BATCH])
-        return len(self.rows) / (time.perf_counter() - start)
-
-    def fill(self, size: int) -> None:
-        """Hold the first rows, ready to be searched."""
-        self._empty()
-        self._copy(self.rows[:size])
-        self.connection.execute("ANALYZE raw")
-        self.connection.commit()
-
-    def search(self, vectors: np.ndarray[Any, Any]) -> float:
-        """Return the median milliseconds of an exact search."""
-        queries = list(vectors[:: max(1, len(vectors) // SEARCHES)])
-        cursor = self.connection.cursor(binary=True)
-        return _median_ms(
-            lambda query: cursor.execute(
-                "SELECT text_id, vector <=> %b AS distance FROM raw"
-                " WHERE project_id = 1 ORDER BY distance LIMIT 10",
-                [query],
-                prepare=True,
-            ).fetchall(),
-            queries,
-        )
-
-    def _empty(self) -> None:
-        self.connection.execute("TRUNCATE raw")
-        self.connection.commit()
-
-    def _copy(self, rows: list[tuple[str, str, bytes]]) -> None:
-        with self.connection.cursor().copy(
-            "COPY raw (project_id, text_id, text, vector) FROM STDIN (FORMAT BINARY)"
-        ) as copy:
-            copy.write(b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0))
-            for text_id, text, vector in rows:
-                fields = (struct.pack(">q", 1), text_id.encode(), text.encode(), vector)
-                parts = [struct.pack(">i", len(each)) + each for each in fields]
-                copy.write(struct.pack(">h", len(fields)) + b"".join(parts))
-            copy.write(struct.pack(">h", -1))
-        self.connection.commit()
-
-
-def _binary(vector: np.ndarray[Any, Any]) -> bytes:
-    return struct.pack(">HH", len(vector), 0) + vector.astype(">f4").tobytes()
-
-
-@contextmanager
-def _raw(
-    folder: str, ids: list[str], texts: list[str], vectors: np.ndarray[Any, Any]
-) -> Iterator[Raw]:
-    parameters = EmbeddedPostgres(Path(folder)).connection_parameters()
-    with psycopg.connect(
-        host=parameters.host,
-        port=parameters.port,
-        user=parameters.user,
-        password=parameters.password,
-        dbname=parameters.dbname,
-    ) as connection:
-        connection.execute(
-            "CREATE TABLE raw (project_id bigint, text_id text, text text, vector vector,"
-            " PRIMARY KEY (project_id, text_id)) WITH (toast_tuple_target = 8160)"
-        )
-        connection.commit()
-        register_vector(connection)
-        rows = list(zip(ids, texts, (_binary(each) for each in vectors), strict=True))
-        yield Raw(connection, rows)
-
-
-def _row(
-    what: str, ours: list[float], theirs: list[float], *, higher_is_better: bool = False
-) -> None:
-    our, their = statistics.median(ours), statistics.median(theirs)
-    ratio = our / their if higher_is_better else their / our
-    print(f"| {what} | {our:,.1f} | {their:,.1f} | {ratio:.2f} |", flush=True)
-
-
-main()
+if __name__ == "__main__":
+    # Ended politely, it still stops the servers.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    sys.exit(main())

@@ -1,10 +1,12 @@
 """The base of all API views: declared query parameters, and bodies read once and within limits."""
 
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any, BinaryIO, ClassVar, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from django.conf import settings
+from django.http import QueryDict
 from rest_framework import serializers
 from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.request import Request
@@ -31,8 +33,8 @@ class Resource(APIView):
         if method not in self.http_method_names or not hasattr(self, method):
             raise MethodNotAllowed(request.method or "")
         super().initial(request, *args, **kwargs)
-        _check_query_string(request.META.get("QUERY_STRING", ""))
-        self.query = self.queries.get(method, Query).read(request.query_params)
+        query_string = request.META.get("QUERY_STRING", "")
+        self.query = dict(_read_query(self.queries.get(method, Query), query_string))
 
 
 S = TypeVar("S", bound=serializers.BaseSerializer[Any])
@@ -69,12 +71,26 @@ def read_body(request: Request, *, others: Collection[str] = ()) -> bytes:
     return bodies.read(request._request, limit=settings.MAX_BODY_BYTES)
 
 
+def media_type_of(request: Request) -> str:
+    """Return the media type of the body; raise UnsupportedMedia for another charset than UTF-8."""
+    return bodies.media_type_of(request._request)
+
+
 def spool_body(request: Request) -> BinaryIO:
     """Return the unpacked body of a bulk upload in an unnamed file, never more than its limit.
 
     The caller closes it. Raises as `read_body`, and Unavailable where the disk takes no more.
     """
     return bodies.spool(request._request, limit=settings.MAX_BULK_BYTES)
+
+
+# The same few come again and again, and reading one takes longer than many a search.
+@lru_cache(maxsize=1_000)
+def _read_query(query: type[Query], query_string: str) -> dict[str, Any]:
+    """Return the values of a query string; raise Invalid."""
+    _check_query_string(query_string)
+    # As Django does, whose requests hold the query string in Latin-1.
+    return query.read(QueryDict(query_string.encode("latin-1"), encoding="utf-8"))
 
 
 def _check_query_string(query: str) -> None:

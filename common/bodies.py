@@ -18,6 +18,7 @@ from common.errors import LengthRequired, Malformed, TooLarge, Unavailable, Unsu
 JSON = "application/json"
 ENCODINGS = ("gzip", "zstd")
 
+_NO_ROOM = "The server has no room for it at the moment."
 _PIECE = 1024 * 1024
 # A kilobyte of zstd can hold 32 MB, and its decoder returns all of it at once.
 _ZSTD_PIECE = 1024
@@ -64,7 +65,7 @@ def spool(request: HttpRequest, *, limit: int) -> BinaryIO:
 
     Raises as `read`, and Unavailable where the disk takes no more.
     """
-    file = tempfile.TemporaryFile()  # noqa: SIM115
+    file = unnamed_file()
     try:
         for piece in _unpacked(request, limit):
             _write(file, piece)
@@ -75,12 +76,23 @@ def spool(request: HttpRequest, *, limit: int) -> BinaryIO:
     return file
 
 
+def unnamed_file() -> BinaryIO:
+    """Return a file that nobody else can open, and that goes when it is closed.
+
+    Raises Unavailable where there is no room for it.
+    """
+    try:
+        return tempfile.TemporaryFile()
+    except OSError as error:
+        raise Unavailable(_NO_ROOM) from error
+
+
 def _write(file: BinaryIO, piece: bytes) -> None:
     try:
         file.write(piece)
         file.flush()
     except OSError as error:
-        raise Unavailable("The server has no room for the body at the moment.") from error
+        raise Unavailable(_NO_ROOM) from error
 
 
 def too_large(limit: int) -> TooLarge:

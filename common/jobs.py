@@ -35,7 +35,8 @@ from procrastinate.manager import JobManager
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from procrastinate.tasks import configure_task
 
-from common.errors import DomainError
+from common.database import ATTEMPTS
+from common.errors import Conflict, DomainError, NotFound
 from common.models import JobFailure
 
 # Between the tries of a job; one more try than pauses.
@@ -43,7 +44,7 @@ PAUSES_S = (10, 60)
 TRIES = len(PAUSES_S) + 1
 ANOTHER_WAITS = "Another job for the same work was waiting already."
 WORKER_DIED = "The worker ended in the middle of it."
-# Procrastinate says it for new jobs only, not for those that a lock or another's look held back.
+# Procrastinate says it for new jobs only, not for those that a lock held back or that come back.
 WAKE_WORKERS = """
     SELECT pg_notify('procrastinate_any_queue_v1', '{"type": "job_inserted", "job_id": 0}')
 """
@@ -111,7 +112,7 @@ def defer(
     lock: of jobs with the same lock one runs at a time, in the order in which they were asked for.
     queueing_lock: where a job with this lock waits already, that one will do, and False is
     returned. It does not start before the caller's transaction ends, so that it sees what this
-    wrote: call it late in the transaction.
+    wrote: ask late in a transaction, or others that do the same hold it up, too.
     priority: jobs with a higher one start first.
     schedule_in_s: the job starts no earlier than in so many seconds.
     Raises LookupError for an unknown task, and Django's errors of the database.
@@ -126,18 +127,22 @@ def defer(
         priority=priority,
         schedule_in=None if schedule_in_s is None else {"milliseconds": int(schedule_in_s * 1000)},
     )
-    while True:
+    # Bounded for transactions of an isolation that does not show what others have committed since.
+    for _ in range(ATTEMPTS):
+        if queueing_lock is not None and _hold_waiting(queueing_lock):
+            break
         try:
             # A savepoint: that a job waits already must not end the caller's transaction.
             with transaction.atomic():
                 deferrer.defer(**arguments)
         except AlreadyEnqueued:
-            if _hold_waiting(queueing_lock):
-                return False
+            # Somebody else was quicker.
+            continue
         except ConnectorException as error:
             raise _django_error(error) from error
         else:
             return True
+    return False
 
 
 def checkpoint() -> None:
@@ -146,9 +151,25 @@ def checkpoint() -> None:
         raise Interrupted
 
 
-def _hold_waiting(queueing_lock: str | None) -> bool:
+def retry(job_id: int) -> str:
+    """Put a failed job back into the queue, with all its tries; return its task.
+
+    Raises NotFound, and Conflict for a job that has not failed or whose work another will do.
+    """
+    with transaction.atomic():
+        job = ProcrastinateJob.objects.select_for_update(of=("self",)).filter(pk=job_id).first()
+        if job is None:
+            raise NotFound(f"There is no job {job_id}.")
+        if job.status != Status.FAILED.value:
+            raise Conflict(f"Job {job_id} has not failed: it is {job.status}.")
+        if not _put_back(job_id):
+            raise Conflict(f"Job {job_id} is not needed: another job for the same work waits.")
+        ProcrastinateJob.objects.filter(pk=job_id).update(attempts=0)
+        return str(job.task_name)
+
+
+def _hold_waiting(queueing_lock: str) -> bool:
     """Keep a waiting job from starting before this transaction ends; False where none waits."""
-    wake_workers()
     with connection.cursor() as cursor:
         # Workers pass over rows that somebody else has locked.
         cursor.execute(
@@ -182,12 +203,6 @@ class _Tries(BaseRetryStrategy):
             return None
         pause_ms = int(self._pauses_s[job.attempts] * 1000)
         return RetryDecision(retry_in={"milliseconds": pause_ms})
-
-
-def wake_workers() -> None:
-    """Have workers look for jobs once this transaction is committed, as a new job has them."""
-    with connection.cursor() as cursor:
-        cursor.execute(WAKE_WORKERS)
 
 
 # --- What a worker needs --------------------------------------------------------------------------
@@ -260,7 +275,7 @@ def take_up_stalled(silent_s: float) -> list[TakenUp]:
         for job_id, name, attempts in cursor.fetchall():
             note_failure(job_id, WORKER_DIED)
             is_last = attempts + 1 >= TRIES
-            status = _finish(job_id, Status.FAILED) if is_last else _put_back(job_id)
+            status = _finish(job_id, Status.FAILED) if is_last else _put_back_or_abort(job_id)
             taken_up.append(TakenUp(job_id, name, status.value))
         cursor.execute("SELECT procrastinate_prune_stalled_workers_v1(%s)", [silent_s])
     for each in taken_up:
@@ -275,22 +290,29 @@ def give_back(worker_id: int) -> list[int]:
         ids = list(held.select_for_update(of=("self",)).values_list("pk", flat=True))
         _uncount(ids)
         for job_id in ids:
-            _put_back(job_id)
+            _put_back_or_abort(job_id)
     return ids
 
 
-def _put_back(job_id: int) -> Status:
+def _put_back_or_abort(job_id: int) -> Status:
+    if _put_back(job_id):
+        return Status.TODO
+    # Whoever asked for the one that waits wanted the same work.
+    note_failure(job_id, ANOTHER_WAITS)
+    return _finish(job_id, Status.ABORTED)
+
+
+def _put_back(job_id: int) -> bool:
+    """Have a job run again; False where its queueing lock is taken by one that waits."""
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(
                 "SELECT procrastinate_retry_job_v2(%s, now(), NULL, NULL, NULL)", [job_id]
             )
-            wake_workers()
+            cursor.execute(WAKE_WORKERS)
     except IntegrityError:
-        # Its queueing lock is taken: whoever asked for that job wanted the same work.
-        note_failure(job_id, ANOTHER_WAITS)
-        return _finish(job_id, Status.ABORTED)
-    return Status.TODO
+        return False
+    return True
 
 
 def _finish(job_id: int, status: Status) -> Status:

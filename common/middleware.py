@@ -1,7 +1,12 @@
 """What holds for every request, whatever it addresses."""
 
 from collections.abc import Callable
+from functools import cache
+from typing import cast
 
+from csp.constants import HEADER
+from csp.middleware import CSPMiddleware, PolicyParts
+from csp.utils import build_policy
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -40,6 +45,42 @@ class CrossOrigin:
             response = self.get_response(request)
         response.headers["Access-Control-Allow-Origin"] = "*"
         return response
+
+
+class ContentLength:
+    """Tells the length of every body that is known: clients need not look for its end."""
+
+    def __init__(self, get_response: Handler) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        response = self.get_response(request)
+        if not response.streaming and "Content-Length" not in response.headers:
+            content = cast("HttpResponse", response).content
+            response.headers["Content-Length"] = str(len(content))
+        return response
+
+
+class ContentSecurityPolicy(CSPMiddleware):
+    """Sends the site's policy; puts it together once, where no response has one of its own."""
+
+    def process_response(
+        self, request: HttpRequest, response: HttpResponseBase
+    ) -> HttpResponseBase:
+        """Set the header."""
+        parts = self.get_policy_parts(request=request, response=response)
+        if parts != _SITE_WIDE or settings.DEBUG or hasattr(response, "_csp_exempt"):
+            return super().process_response(request, response)
+        response.headers.setdefault(HEADER, _site_policy())
+        return response
+
+
+_SITE_WIDE = PolicyParts()
+
+
+@cache
+def _site_policy() -> str:
+    return build_policy()
 
 
 class RequestLimits:

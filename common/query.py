@@ -24,7 +24,7 @@ class Query(serializers.Serializer[Any]):
     @classmethod
     def read(cls, given: QueryDict) -> dict[str, Any]:
         """Return the values with their defaults; raise Invalid naming what is wrong."""
-        declared = cls().fields
+        declared = cls._declared_fields
         errors = [
             FieldError(f"query.{name}", f"Unknown query parameter '{name}'; {_known(declared)}.")
             for name in given

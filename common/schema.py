@@ -17,6 +17,7 @@ from drf_spectacular.utils import (
 from rest_framework import serializers
 
 from common import metadata_filter, projects_api
+from common.bodies import JSON
 from common.listing import FilteredListing
 from common.problems import CONTENT_TYPE
 from common.query import Query
@@ -223,6 +224,7 @@ def operation(
     name: str,
     tag: str,
     answers: Mapping[int, Any],
+    media: Mapping[tuple[int, str], Any] | None = None,
     request: Any = None,
     query: type[Query] | None = None,
     errors: Sequence[int] = (),
@@ -234,6 +236,8 @@ def operation(
 
     name: the operation's id, which generated clients take for a function's name.
     answers: the serializer of each success status.
+    media: what other media types the answers may have, and the shape of each.
+    request: the serializer of the body, or one of each media type that it may have.
     errors: the statuses beside those that every route of its kind has.
     public: whether it refuses nobody; a key that is sent must be a good one all the same.
     """
@@ -242,7 +246,10 @@ def operation(
         statuses.add(HTTPStatus.FORBIDDEN)
     if request is not None:
         statuses |= set(_WITH_BODY)
-    refusals = {(int(status), CONTENT_TYPE): Problem for status in statuses}
+    refusals: dict[Any, Any] = {(int(status), CONTENT_TYPE): Problem for status in statuses}
+    described: dict[Any, Any] = dict(answers)
+    if media is not None:
+        described = {(status, JSON): shape for status, shape in answers.items()} | dict(media)
     return extend_schema(
         summary=summary,
         description=description or None,
@@ -250,17 +257,18 @@ def operation(
         tags=[tag],
         request=request,
         parameters=[query] if query is not None else None,
-        responses=_responses(answers, refusals, _MEANING),
+        responses=_responses(described, refusals, _MEANING),
         examples=list(examples) or None,
     )
 
 
 def _responses(
-    answers: Mapping[int, Any], refusals: Mapping[Any, Any], meanings: Mapping[int, str]
+    answers: Mapping[Any, Any], refusals: Mapping[Any, Any], meanings: Mapping[int, str]
 ) -> dict[Any, OpenApiResponse]:
-    """Return the description of answers, by status, and of refusals, by status and media type."""
+    """Return the description of answers and refusals, by status, or by status and media type."""
     described: dict[Any, OpenApiResponse] = {
-        status: OpenApiResponse(shape, meanings[status]) for status, shape in answers.items()
+        key: OpenApiResponse(shape, meanings[key[0] if isinstance(key, tuple) else key])
+        for key, shape in answers.items()
     }
     for key in sorted(refusals):
         described[key] = OpenApiResponse(refusals[key], meanings[key[0]])

@@ -20,7 +20,6 @@ from typing import Self
 
 from config import worker
 from config.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
-from config.web_server import FINISH_WITHIN_S
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -127,6 +126,9 @@ class Program:
 
 def web_program(*, host: str, port: int, workers: int, threads: int) -> Program:
     """Return the web server as a program."""
+    # Here, because the background worker imports this module, and has no use for granian's 15 MB.
+    from config.web_server import FINISH_WITHIN_S
+
     options = {"host": host, "port": port, "workers": workers, "threads": threads}
     command = [sys.executable, "-m", "config.web_server", "--parent", str(os.getpid())]
     for name, value in options.items():

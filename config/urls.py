@@ -16,12 +16,13 @@ from projects.api.own_urls import urlpatterns as own_projects
 from projects.api.urls import urlpatterns as projects
 from resources.api.urls import urlpatterns as resources
 
+# Addresses are tried in this order: first those that are asked for most.
 v1: list[URLPattern | URLResolver] = [
+    *embeddings,
     *accounts,
     *llm_services,
     *llm_service_aliases,
     *projects,
-    *embeddings,
 ]
 # The Projects API stands at the root: its clients join their base address and such paths.
 projects_api: list[URLPattern | URLResolver] = [*own_projects, *resources]
@@ -33,9 +34,9 @@ def to_admin(request: HttpRequest) -> HttpResponsePermanentRedirect:
 
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    path("", RedirectView.as_view(pattern_name="docs")),
-    path("v1", Manifest.as_view()),
     path("v1/", include(v1)),
+    path("v1", Manifest.as_view()),
+    path("", RedirectView.as_view(pattern_name="docs")),
     *projects_api,
     path("healthz", health.healthz),
     path("readyz", health.readyz),

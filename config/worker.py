@@ -121,7 +121,7 @@ class _Worker:
         self._lived_at = time.monotonic()
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
         await self._take_up()
-        sweep = asyncio.create_task(self._sweep())
+        sweep = asyncio.create_task(self._sweep(app))
         running = asyncio.create_task(
             app.run_worker_async(
                 concurrency=self._concurrency,
@@ -148,8 +148,11 @@ class _Worker:
             sweep.cancel()
         if not running.cancelled() and (error := running.exception()) is not None:
             raise error
+        if self._code is None:
+            # Procrastinate has said which of its parts failed.
+            return 1
         self._log.info("worker_stopped")
-        return 1 if self._code is None else self._code
+        return self._code
 
     def _stop(self, running: "asyncio.Task[None]", code: int) -> None:
         from common import jobs
@@ -182,10 +185,14 @@ class _Worker:
         self._log.error("worker_failed", reason="It could not tell in time that it lives.")
         _end(1)
 
-    async def _sweep(self) -> None:
+    async def _sweep(self, app: "App") -> None:
         while True:
             await asyncio.sleep(self._heartbeat_s)
-            await self._take_up()
+            if self._code is None:
+                await self._take_up()
+            elif self._id is not None:
+                # Procrastinate gives no sign of life while it waits for the last jobs.
+                await app.job_manager.update_heartbeat(self._id)
 
     async def _take_up(self) -> None:
         from asgiref.sync import sync_to_async

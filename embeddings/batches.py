@@ -7,6 +7,7 @@ column (`embeddings.columns`), which takes a third of the time.
 
 import binascii
 import json as stdlib_json
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -182,14 +183,19 @@ def parse_query(body: bytes, dimensions: int) -> tuple[Matrix, Any]:
     """
     given_fields = _fields(body, "vector")
     given = given_fields["vector"]
-    vector = _vector(given, "body.vector").astype(np.float32)
+    place = "body.vector"
+    numbers = _vector(given, place) if isinstance(given, str) else _numbers(given, place)
     if isinstance(given, simdjson.Array) and body.count(b"[") != 1:
-        _refuse_nested(given, "body.vector")
-    if len(vector) != dimensions:
+        _refuse_nested(given, place)
+    if len(numbers) != dimensions:
         raise Invalid(
-            f"vector dimension mismatch: expected {dimensions} dimensions, got {len(vector)}",
+            f"vector dimension mismatch: expected {dimensions} dimensions, got {len(numbers)}",
         )
-    _check_vectors(vector.reshape(1, -1), ["body.vector"])
+    # What is within these bounds does not overflow in float32.
+    norm = math.sqrt(np.dot(numbers, numbers))
+    if not SMALLEST_NORM <= norm <= LARGEST_NORM:
+        raise json.invalid(place, _vector_problem(norm))
+    vector: Matrix = numbers.astype(np.float32)
     condition = given_fields.get("filter")
     return vector, None if condition is None else json.plain(condition, "body.filter")
 

@@ -63,8 +63,7 @@ def read(
     try:
         keys = _checked_keys(items, {"text_id", "instance_handle", "vector", "vector_dim"})
         _check_same([each["instance_handle"] for each in items], set(instances), str)
-        owners = _optional(items, keys, "instance_owner")
-        _check_same([each for each in owners if each is not None], {owner}, str)
+        _check_given(_optional(items, keys, "instance_owner"), {owner}, str)
         _check_same([each["vector_dim"] for each in items], {dimensions}, int)
         text_ids = checked_ids([each["text_id"] for each in items])
         texts = checked_texts(_optional(items, keys, "text"))
@@ -223,6 +222,142 @@ def check_vectors(vectors: Matrix) -> None:
     # Compared so that what is not a number is not usable either.
     if not ((squares >= least) & (squares <= most)).all():
         raise Odd
+
+
+def read_lines(
+    lines: Sequence[bytes], *, dimensions: int, instances: Sequence[str], owner: str
+) -> Columns | None:
+    """Return the embeddings of lines of JSON, or None where one of them has to be looked at.
+
+    Unlike items of a batch, they need not name their instance nor the length of their vector.
+    """
+    fields: dict[str, list[Any]] = {name: [] for name in _FIELDS}
+    metadata: list[dict[str, Any] | None] = []
+    texts: list[str] = []
+    known: dict[tuple[str, ...], bool] = {}
+    inner: dict[tuple[str, ...], bool] = {}
+    buffers: list[Any] = []
+    opened = 0
+    parser = simdjson.Parser()
+    node: Any
+    value: Any
+    try:
+        for line in lines:
+            # A parser reads on only when nothing refers to what it read before.
+            node = value = None
+            node = parser.parse(line)
+            if type(node) is not simdjson.Object:
+                raise Odd
+            keys = tuple(node.keys())
+            if keys not in known:
+                _check_line_keys(keys)
+                known[keys] = True
+            for name, values in fields.items():
+                values.append(node[name] if name in keys else None)
+            value = node["vector"]
+            if type(value) is simdjson.Array:
+                if len(value) != dimensions:
+                    raise Odd
+                value = np.frombuffer(value.as_buffer(of_type="d"), dtype=np.float64)
+                opened += 1
+            buffers.append(value)
+            value = node["metadata"] if "metadata" in keys else None
+            if type(value) is simdjson.Object:
+                metadata.append(_object(value, inner, texts))
+            elif value is None:
+                metadata.append(None)
+            else:
+                raise Odd
+            opened -= line.count(b"[")
+            if b"\\" in line and (b"\\u005b" in line or b"\\u005B" in line):
+                raise Odd
+        node = value = None
+        _check_text("".join(texts))
+        _check_given(fields["instance_handle"], set(instances), str)
+        _check_given(fields["instance_owner"], {owner}, str)
+        _check_given(fields["vector_dim"], {dimensions}, int)
+        text_ids, given = checked_ids(fields["text_id"]), checked_texts(fields["text"])
+        vectors = _numbers(buffers, dimensions)
+        check_vectors(vectors)
+    except (Odd, Invalid, ValueError, TypeError, RuntimeError):
+        return None
+    written = rendered(metadata)
+    # Lists in lists look like flat ones, but for their brackets.
+    opened += sum(each.count("[") for each in text_ids) + sum(each.count("[") for each in given)
+    if opened + sum(each.count(b"[") for each in written):
+        return None
+    return Columns(vectors, text_ids, given, metadata, written)
+
+
+_FIELDS = ("text_id", "text", "instance_handle", "instance_owner", "vector_dim")
+
+
+def _check_line_keys(keys: tuple[str, ...]) -> None:
+    if len(keys) > MAXIMUM_FIELDS or len(set(keys)) != len(keys):
+        raise Odd
+    if not {"text_id", "vector"} <= set(keys):
+        raise Odd
+    _check_text("".join(keys))
+
+
+def _check_given(values: list[Any], allowed: set[Any], kind: type) -> None:
+    _check_same([each for each in values if each is not None], allowed, kind)
+
+
+def _numbers(values: list[Any], dimensions: int) -> Matrix:
+    """Return vectors of float64 arrays, or of base64 texts."""
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        return from_base64(values, dimensions)
+    if kinds != {np.ndarray} or set(map(len, values)) != {dimensions}:
+        raise Odd
+    with np.errstate(over="ignore"):
+        return np.stack(values).astype(np.float32)
+
+
+def read_arrow(
+    given: dict[str, list[Any]],
+    vectors: Matrix,
+    *,
+    dimensions: int,
+    instances: Sequence[str],
+    owner: str,
+) -> Columns | None:
+    """Return the embeddings of columns, or None where one of them has to be looked at.
+
+    given: the values of the columns but the vectors; metadata as JSON texts.
+    vectors: float32 of shape (n, dimensions).
+    """
+    none = [None] * len(vectors)
+    try:
+        _check_given(given.get("instance_handle", none), set(instances), str)
+        _check_given(given.get("instance_owner", none), {owner}, str)
+        _check_given(given.get("vector_dim", none), {dimensions}, int)
+        text_ids, texts = checked_ids(given["text_id"]), checked_texts(given.get("text", none))
+        metadata = _metadata_texts(given.get("metadata", none))
+        check_vectors(vectors)
+    except (Odd, Invalid, ValueError, RuntimeError):
+        return None
+    return Columns(vectors, text_ids, texts, metadata, rendered(metadata))
+
+
+def _metadata_texts(values: list[Any]) -> list[dict[str, Any] | None]:
+    parser = simdjson.Parser()
+    known: dict[tuple[str, ...], bool] = {}
+    found: list[dict[str, Any] | None] = []
+    texts: list[str] = []
+    for value in values:
+        if value is None:
+            found.append(None)
+            continue
+        node = None
+        node = parser.parse(value.encode())
+        if type(node) is not simdjson.Object:
+            raise Odd
+        found.append(_object(node, known, texts))
+    node = None
+    _check_text("".join(texts))
+    return found
 
 
 def brackets(body: bytes) -> int:

@@ -10,8 +10,7 @@ from typing import BinaryIO, cast
 from accounts.policy import Actor, Level
 from common.errors import Invalid
 from embeddings import files
-from embeddings.selectors import snapshot_of
-from projects.models import Project
+from embeddings.selectors import about, snapshot_of
 from projects.selectors import count_embeddings, project_for
 
 
@@ -34,7 +33,7 @@ def export_project(
     count_embeddings(project)
     total: int = project.number_of_embeddings  # type: ignore[attr-defined]
     with _opened(target) as stream:
-        writer = files.writer(file_format, stream, _about(project))
+        writer = files.writer(file_format, stream, about(project))
         count = 0
         with closing(snapshot_of(project, size=batch_size)) as snapshot:
             for rows in snapshot:
@@ -43,16 +42,6 @@ def export_project(
                 on_progress(count, min(1.0, count / total) if total else None)
         writer.close()
     return count
-
-
-def _about(project: Project) -> dict[str, str]:
-    instance = project.instance
-    return {
-        "armarium.project": str(project),
-        "armarium.instance": str(instance),
-        "armarium.model": instance.model,
-        "armarium.dimensions": str(instance.dimensions),
-    }
 
 
 @contextmanager

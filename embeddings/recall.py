@@ -20,8 +20,8 @@ _K = 10
 _EF_SEARCH = (20, 30, 40, 60, 80, 100, 150, 200, 300, 400, 600, 800, store.MOST_CANDIDATES)
 # Two rankings compute the same similarity in the same way; this is for its last digits.
 _TIE = 1e-9
-# As many numbers are compared in about ten seconds.
-_AFFORDABLE = 20_000_000_000
+# As many numbers are compared in about a second.
+_AFFORDABLE = 2_000_000_000
 _FEWEST_QUERIES, _MOST_QUERIES = 20, 100
 # The normal quantile of a confidence of 95 %.
 _Z = 1.959964

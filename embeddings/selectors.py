@@ -10,7 +10,6 @@ import orjson
 from accounts.authentication import Credentials
 from accounts.policy import Actor, Level, require_admin
 from common.errors import DomainError, FieldError, Invalid, NotFound
-from common.pagination import Page
 from common.versions import RowVersion
 from embeddings import batches, filters, store
 from embeddings.recall import Comparison, compare
@@ -20,10 +19,11 @@ from projects.metadata import describe, validator_for
 from projects.models import Project
 from projects.selectors import project_for
 
-__all__ = ["Comparison", "Exclusion", "Hit", "Page", "Plan", "Row", "Wanted"]
+__all__ = ["Comparison", "Exclusion", "Hit", "Plan", "Row", "Wanted"]
 
-# How many rows a walk over a project reads at once.
+# How many rows a walk over a project reads at once, and how many numbers of theirs: 16 MB.
 _PAGE = 1_000
+_NUMBERS = 4 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,72 @@ class Explanation:
     complete: bool
 
 
+@dataclass
+class Listing:
+    """A part of a project's embeddings by text id, read when it is walked through.
+
+    total: how many the project has; None after a key, where nobody counted.
+    has_more: whether others follow, and `last`, the last id: known after the walk.
+    """
+
+    project: Project
+    limit: int
+    offset: int
+    after: str | None
+    total: int | None
+    has_more: bool = False
+    last: str = ""
+
+    def parts(self) -> Iterator[list[Row]]:
+        """Return the rows, some at a time: few enough to be held at once."""
+        left = self.limit
+        size = max(1, min(_PAGE, _NUMBERS // self.project.instance.dimensions))
+        while left:
+            count = min(left, size)
+            # One more tells whether there are more.
+            rows = self._next(count + 1)
+            left -= count
+            self.has_more = len(rows) > count
+            if rows:
+                self.last = rows[:count][-1].text_id
+                yield rows[:count]
+            if not self.has_more:
+                return
+
+    def rows(self) -> list[Row]:
+        """Return all of the rows."""
+        return [row for part in self.parts() for row in part]
+
+    def _next(self, limit: int) -> list[Row]:
+        key = self.last or self.after
+        if key is not None:
+            return store.after(self.project.pk, key, limit=limit)
+        if self.total is not None and self.offset >= self.total:
+            return []
+        return store.page(self.project.pk, limit=limit, offset=self.offset)
+
+
 def embeddings_of(
-    actor: Actor, *, owner: str, handle: str, limit: int, offset: int
-) -> tuple[Project, Page[Row]]:
-    """Return a page of the project's embeddings by text id; raise as `project_for`."""
+    actor: Actor, *, owner: str, handle: str, limit: int, offset: int = 0, after: str | None = None
+) -> Listing:
+    """Return a part of the project's embeddings by text id; raise as `project_for`.
+
+    after: the id before the first, instead of an offset.
+    """
     project = project_for(actor, Level.READER, owner=owner, handle=handle)
-    total = store.count(project.pk)
-    rows = store.page(project.pk, limit=limit, offset=offset) if offset < total else []
-    return project, Page(rows, total, limit, offset)
+    total = store.count(project.pk) if after is None else None
+    return Listing(project, limit, offset, after, total)
+
+
+def about(project: Project) -> dict[str, str]:
+    """Return what a file of the project's embeddings says about them."""
+    instance = project.instance
+    return {
+        "armarium.project": str(project),
+        "armarium.instance": str(instance),
+        "armarium.model": instance.model,
+        "armarium.dimensions": str(instance.dimensions),
+    }
 
 
 def snapshot_of(project: Project, *, size: int) -> Generator[list[Row], None, None]:

@@ -1,8 +1,9 @@
 """Stores and deletes embeddings."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from django.conf import settings
@@ -17,6 +18,7 @@ from common.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from common.handles import SYSTEM
 from embeddings import batches, indexes, store
 from embeddings.batches import Batch, Expected
+from embeddings.files import Part
 from embeddings.selectors import Row, missing, spellings
 from llm_services.models import Definition, Instance
 from projects.metadata import Budget, Violation, describe, validator_for
@@ -36,8 +38,8 @@ def upload(*, actor: Actor, owner: str, handle: str, body: Callable[[], bytes]) 
     body: reads the request; called once the actor is known to be allowed to write.
     Raises as `project_for`; Invalid for the body; Conflict for an id that is stored or given twice.
     """
-    project = _project_to_edit(actor, owner, handle)
-    batch = batches.parse_batch(body(), _expected(project))
+    project = project_to_edit(actor, owner, handle)
+    batch = batches.parse_batch(body(), expected_by(project))
     store_batch(project, batch)
     return batch.text_ids
 
@@ -51,12 +53,64 @@ def store_batch(project: Project, batch: Batch) -> None:
         raise Conflict(problem, errors=[FieldError(f"body.embeddings[{row}].text_id", problem)])
     with transaction.atomic():
         locked = lock_for_upload(project)
-        _check(batch, locked, project, "body.embeddings[{row}].metadata")
+        _check(batch, locked, project, "body.embeddings[{}]".format)
         try:
             store.insert(project.pk, locked.instance_id, **_columns(batch))
         except store.TextIdExists as error:
             raise _exists(error, batch) from error
         indexes.notice_growth(project, len(batch))
+
+
+@retry_conflicts
+def store_parts(project: Project, parts: Callable[[], Iterator[Part]]) -> list[str]:
+    """Store the new embeddings of an upload: all of them or none; return their ids in order.
+
+    parts: reads them from the start; what it raises goes on. Called again after a deadlock, and to
+    find out where an id occurred before.
+    Raises Conflict for an id that is stored or given twice, and Invalid.
+    """
+    ids: list[str] = []
+    budget = Budget()
+    with transaction.atomic():
+        locked = lock_for_upload(project)
+        for part in parts():
+            batch, numbers = part.batch, part.numbers
+            row = batches.repeated(batch.text_ids)
+            if row is not None:
+                raise _given_twice(batch.text_ids[row], numbers[row])
+            # Long uploads may take more time, but no more of it a row than short ones.
+            budget.seconds += Budget().seconds * len(batch) / batches.MAXIMUM_ITEMS
+            _check(batch, locked, project, partial(_row_of, numbers), budget)
+            try:
+                store.insert(project.pk, locked.instance_id, **_columns(batch))
+            except store.TextIdExists as error:
+                raise _exists_or_repeats(error, part, parts()) from error
+            ids += batch.text_ids
+        indexes.notice_growth(project, len(ids))
+    return ids
+
+
+def _row_of(numbers: Sequence[int], row: int) -> str:
+    return f"body.rows[{numbers[row]}]"
+
+
+def _given_twice(text_id: str, number: int) -> Conflict:
+    problem = f"text_id '{text_id}' occurs more than once in the request."
+    return Conflict(problem, errors=[FieldError(f"body.rows[{number}].text_id", problem)])
+
+
+def _exists_or_repeats(error: store.TextIdExists, part: Part, before: Iterator[Part]) -> Conflict:
+    """Return the refusal of ids that others have stored, or that occur in an earlier part."""
+    known = set(error.text_ids)
+    for earlier in before:
+        if earlier.numbers == part.numbers:
+            break
+        known.difference_update(earlier.batch.text_ids)
+    if not known:
+        found = set(error.text_ids)
+        row = next(row for row, each in enumerate(part.batch.text_ids) if each in found)
+        return _given_twice(part.batch.text_ids[row], part.numbers[row])
+    return _exists(store.TextIdExists(sorted(known)), part.batch, part.numbers)
 
 
 @dataclass(frozen=True)
@@ -133,11 +187,11 @@ def put_embedding(
 
     Return whether it is new, its project, and what is stored now. Raises as `upload`.
     """
-    project = _project_to_edit(actor, owner, handle)
-    batch = batches.parse_item(body(), _expected(project), text_id=text_id)
+    project = project_to_edit(actor, owner, handle)
+    batch = batches.parse_item(body(), expected_by(project), text_id=text_id)
     with transaction.atomic():
         locked = lock_for_upload(project)
-        _check(batch, locked, project, "body.metadata")
+        _check(batch, locked, project, lambda row: "body")
         created = store.put(
             project.pk,
             locked.instance_id,
@@ -153,11 +207,13 @@ def put_embedding(
     return created, project, row
 
 
-def _project_to_edit(actor: Actor, owner: str, handle: str) -> Project:
+def project_to_edit(actor: Actor, owner: str, handle: str) -> Project:
+    """Return the project if the actor may write to it; raise as `project_for`."""
     return project_for(actor, Level.EDITOR, owner=owner, handle=handle)
 
 
-def _expected(project: Project) -> Expected:
+def expected_by(project: Project) -> Expected:
+    """Return what the project demands of its embeddings."""
     instance = project.instance
     return Expected(instance.owner.handle, instance.handle, instance.dimensions)
 
@@ -165,7 +221,7 @@ def _expected(project: Project) -> Expected:
 @transaction.atomic
 def delete_embedding(*, actor: Actor, owner: str, handle: str, text_id: str) -> None:
     """Delete one embedding; raise as `project_for`, and NotFound."""
-    project = _project_to_edit(actor, owner, handle)
+    project = project_to_edit(actor, owner, handle)
     lock_for_upload(project)
     if not store.remove(project.pk, spellings(text_id)):
         raise NotFound(missing(project, text_id))
@@ -174,7 +230,7 @@ def delete_embedding(*, actor: Actor, owner: str, handle: str, text_id: str) -> 
 @transaction.atomic
 def delete_all_embeddings(*, actor: Actor, owner: str, handle: str) -> int:
     """Delete every embedding of the project; return how many there were."""
-    project = _project_to_edit(actor, owner, handle)
+    project = project_to_edit(actor, owner, handle)
     wait_for_uploads(project)
     return store.remove_all(project.pk)
 
@@ -221,11 +277,20 @@ def _restart_numbering(model: type[Model]) -> None:
         cursor.execute(restart)
 
 
-def _check(batch: Batch, locked: Locked, project: Project, place: str) -> None:
-    """Compare the batch with the project as it is now, under the lock."""
+def _check(
+    batch: Batch,
+    locked: Locked,
+    project: Project,
+    place: Callable[[int], str],
+    budget: Budget | None = None,
+) -> None:
+    """Compare the batch with the project as it is now, under the lock.
+
+    place: where a row of the batch is in the request.
+    """
     _check_dimensions(batch, locked, project)
-    for row, violations in _violations(batch, locked, Budget()):
-        location = place.format(row=row)
+    for row, violations in _violations(batch, locked, budget or Budget()):
+        location = f"{place(row)}.metadata"
         raise Invalid(
             describe(batch.text_ids[row], violations),
             errors=[
@@ -259,11 +324,15 @@ def _check_dimensions(batch: Batch, locked: Locked, project: Project) -> None:
         raise Conflict(f"The dimensions of project '{project}' have just changed; try again.")
 
 
-def _exists(error: store.TextIdExists, batch: Batch) -> Conflict:
+def _exists(
+    error: store.TextIdExists, batch: Batch, numbers: Sequence[int] | None = None
+) -> Conflict:
+    """Return the refusal of ids that are stored; numbers: of the rows, if it is no JSON batch."""
     known = set(error.text_ids)
+    name, places = ("embeddings", range(len(batch))) if numbers is None else ("rows", numbers)
     errors = [
-        FieldError(f"body.embeddings[{row}].text_id", f"text_id '{text_id}' already exists.")
-        for row, text_id in enumerate(batch.text_ids)
+        FieldError(f"body.{name}[{place}].text_id", f"text_id '{text_id}' already exists.")
+        for place, text_id in zip(places, batch.text_ids, strict=True)
         if text_id in known
     ]
     first = next((each for each in batch.text_ids if each in known), batch.text_ids[0])

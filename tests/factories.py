@@ -72,7 +72,9 @@ class Caller:
             method, path, data, content_type=content_type, headers=sent
         )
         content = b"".join(response.streaming_content) if response.streaming else response.content
-        is_json = "json" in response.headers.get("Content-Type", "") and content
+        # Lines of JSON are no JSON.
+        media_type = response.headers.get("Content-Type", "").partition(";")[0]
+        is_json = media_type.endswith(("/json", "+json")) and content
         parsed = orjson.loads(content) if is_json else None
         return Answer(response.status_code, parsed, response.headers, content)
 

@@ -76,3 +76,10 @@ def count(*, file: str) -> None:
     with transaction.atomic():
         note(file, str(Group.objects.count()))
         jobs.defer("tests.write", file=file, line="after")
+
+
+@jobs.task("tests.fail_simply")
+def fail_simply(*, file: str) -> None:
+    """Fail until the file exists."""
+    if not Path(file).exists():
+        raise RuntimeError("no more")

@@ -8,7 +8,6 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import psutil
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.db import connection, transaction
@@ -93,7 +92,6 @@ class Worker:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
             )
-        self.memory = psutil.Process(self.process.pid).memory_info
 
     def output(self) -> str:
         """Return what it has written."""

@@ -4,16 +4,18 @@ The shapes of embeddings describe only: vectors are read by `embeddings.batches`
 numpy, number by number through neither.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from common.errors import FieldError, Invalid
 from common.fields import QueryDecimal, QueryFlag, QueryNumber, Text
 from common.query import DEFAULT_LIMIT, MAXIMUM_LIMIT, MAXIMUM_OFFSET, Query
-from common.schema import ListOut
 from embeddings import filters
+from embeddings.batches import MAXIMUM_ITEMS
 from embeddings.selectors import Exclusion, Explanation, Found, Plan, Row, Wanted
 from projects.models import Project
 
@@ -103,6 +105,19 @@ def _refused(name: str, message: str) -> Invalid:
     return Invalid(message, errors=[FieldError(f"query.{name}", message)])
 
 
+@extend_schema_field(
+    {
+        "oneOf": [
+            {"type": "array", "items": {"type": "number", "format": "double"}, "minItems": 1},
+            {"type": "string", "format": "byte", "minLength": 1},
+        ],
+        "description": "Numbers, or the base64 text of little-endian float32 numbers.",
+    }
+)
+class VectorField(serializers.Field[Any, Any, Any, Any]):
+    """A vector in either spelling."""
+
+
 class EmbeddingIn(serializers.Serializer[Any]):
     """One embedding to store."""
 
@@ -111,7 +126,7 @@ class EmbeddingIn(serializers.Serializer[Any]):
         help_text="The project's own LLM service instance: `handle` or `owner/handle`."
     )
     instance_owner = serializers.CharField(required=False)
-    vector = serializers.ListField(child=serializers.FloatField(), allow_empty=False)
+    vector = VectorField()
     vector_dim = serializers.IntegerField(
         min_value=1, help_text="The instance's dimensions, and the vector's length."
     )
@@ -138,9 +153,13 @@ class UploadOut(serializers.Serializer[Any]):
 
     message = serializers.CharField()
     uploaded = serializers.ListField(
-        child=serializers.CharField(), help_text="The ids, in the order of the request."
+        child=serializers.CharField(),
+        required=False,
+        help_text=f"The ids, in the order of the request; left out of more than {MAXIMUM_ITEMS}.",
     )
-    ids = serializers.ListField(child=serializers.CharField(), help_text="The same.")
+    ids = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="The same."
+    )
     count = serializers.IntegerField()
 
 
@@ -160,10 +179,19 @@ class EmbeddingOut(serializers.Serializer[Any]):
     updated_at = serializers.DateTimeField()
 
 
-class EmbeddingsOut(ListOut):
+class EmbeddingsOut(serializers.Serializer[Any]):
     """A page of embeddings, in the order of their ids."""
 
     embeddings = EmbeddingOut(many=True)
+    total_count = serializers.IntegerField(
+        required=False, help_text="Left out after a cursor, where nobody counts."
+    )
+    limit = serializers.IntegerField()
+    offset = serializers.IntegerField(required=False, help_text="Left out after a cursor.")
+    has_more = serializers.BooleanField()
+    next_cursor = serializers.CharField(
+        required=False, help_text="Send it as `cursor` for the next page; there where more follow."
+    )
 
 
 class DeletedOut(serializers.Serializer[Any]):
@@ -257,6 +285,17 @@ def shown(row: Row, project: Project) -> dict[str, Any]:
         "created_at": row.created_at,
         "updated_at": row.updated_at,
     }
+
+
+def uploaded(ids: Sequence[str]) -> dict[str, Any]:
+    """Return the answer to an upload as UploadOut describes it."""
+    answer: dict[str, Any] = {
+        "message": f"{len(ids)} embedding(s) uploaded successfully",
+        "count": len(ids),
+    }
+    if len(ids) <= MAXIMUM_ITEMS:
+        answer |= {"uploaded": ids, "ids": ids}
+    return answer
 
 
 def ranking(found: Found, explanation: Explanation | None = None) -> dict[str, Any]:

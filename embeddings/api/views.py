@@ -3,6 +3,8 @@
 from functools import partial
 from typing import Any
 
+from django.http import HttpResponseBase
+from drf_spectacular.types import OpenApiTypes
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -14,10 +16,10 @@ from accounts.authentication import (
     credentials_of,
     note_actor,
 )
-from common.api import Resource, read_body
-from common.query import Paging
+from common.api import Resource, media_type_of, read_body, spool_body
 from common.schema import Message, answer_example, body_example, operation, without_field
 from embeddings import selectors, services
+from embeddings.api.listing import ListingQuery, answer, place_of, preferred
 from embeddings.api.serializers import (
     DeletedOut,
     EmbeddingOut,
@@ -31,9 +33,11 @@ from embeddings.api.serializers import (
     VectorIn,
     ranking,
     shown,
+    uploaded,
     wanted,
 )
 from embeddings.selectors import Found
+from embeddings.uploads import MEDIA_TYPES, upload_file
 
 TAG = "Embeddings"
 SEARCH = "Similarity search"
@@ -64,7 +68,8 @@ _HITS = answer_example(
 class Embeddings(Resource):
     """The embeddings of a project."""
 
-    queries = {"get": Paging}
+    queries = {"get": ListingQuery}
+    bulk_media_types = MEDIA_TYPES
 
     # The policy decides who may read: the project may be public.
     permission_classes = [PublicReading]
@@ -74,41 +79,48 @@ class Embeddings(Resource):
         name="list_embeddings",
         tag=TAG,
         answers={200: EmbeddingsOut},
-        errors=[404],
-        query=Paging,
+        media={(200, each): OpenApiTypes.BINARY for each in MEDIA_TYPES},
+        errors=[404, 409],
+        query=ListingQuery,
+        description=(
+            "In the order of their ids, with vectors. The header `Accept` chooses the format: "
+            "JSON, JSON lines, an Arrow stream or Parquet. Where more follow, JSON has "
+            "`next_cursor`, and each format a header `Link` with the address of the next page."
+        ),
     )
-    def get(self, request: Request, owner: str, project: str) -> Response:
+    def get(self, request: Request, owner: str, project: str) -> HttpResponseBase:
         """Return a page of the project's embeddings with their vectors."""
-        found, page = selectors.embeddings_of(
-            actor_of(request), owner=owner, handle=project, **self.query
-        )
-        return Response(page.envelope("embeddings", [shown(row, found) for row in page.items]))
+        media_type = preferred(request)
+        place = place_of(self.query, media_type)
+        found = selectors.embeddings_of(actor_of(request), owner=owner, handle=project, **place)
+        return answer(request, found, media_type)
 
     @operation(
         "Upload embeddings",
         name="upload_embeddings",
         tag=TAG,
-        request=UploadIn,
+        request={"application/json": UploadIn, **dict.fromkeys(MEDIA_TYPES, OpenApiTypes.BINARY)},
         answers={201: UploadOut},
         errors=[404, 409],
         description=(
-            "Up to 5000 embeddings, stored whole or not at all. An id that is stored already, or "
-            "that occurs twice, is a 409: delete it first, or replace it with PUT."
+            "Up to 5000 embeddings in JSON, up to 500 000 as JSON lines, an Arrow stream or "
+            "Parquet, stored whole or not at all. A vector in JSON is a list of numbers, or the "
+            "base64 text of little-endian float32 numbers. An id that is stored already, or that "
+            "occurs twice, is a 409: delete it first, or replace it with PUT. The body may have "
+            "`Content-Encoding: gzip` or `zstd`."
         ),
         examples=[_UPLOAD],
     )
     def post(self, request: Request, owner: str, project: str) -> Response:
         """Store new embeddings."""
-        ids = services.upload(
-            actor=actor_of(request), owner=owner, handle=project, body=partial(read_body, request)
-        )
-        answer = {
-            "message": f"{len(ids)} embedding(s) uploaded successfully",
-            "uploaded": ids,
-            "ids": ids,
-            "count": len(ids),
-        }
-        return Response(answer, status=201)
+        where: Any = {"actor": actor_of(request), "owner": owner, "handle": project}
+        media_type = media_type_of(request)
+        if media_type in MEDIA_TYPES:
+            body = partial(spool_body, request)
+            ids = upload_file(**where, media_type=media_type, body=body)
+        else:
+            ids = services.upload(**where, body=partial(read_body, request, others=MEDIA_TYPES))
+        return Response(uploaded(ids), status=201)
 
     @operation(
         "Delete all embeddings",

@@ -1,7 +1,7 @@
 """Reads and writes files of embeddings: JSON lines and Parquet. Knows no models.
 
 Files come from strangers. Lines are bounded while they are read; Parquet, whose declared sizes
-prove nothing, is decoded in a process of its own with a limit on its memory.
+prove nothing, and Arrow are decoded in a process of its own with a limit on its memory.
 """
 
 from collections.abc import Generator
@@ -10,10 +10,28 @@ from typing import BinaryIO
 
 from embeddings.batches import Expected
 from embeddings.files._jsonl import JsonLinesWriter, read_json_lines
+from embeddings.files._pages import TableWriter, compact
 from embeddings.files._parquet import ParquetWriter, read_parquet
 from embeddings.files._rows import Rejected, Rows, Unreadable, Writer
+from embeddings.files._uploads import MAXIMUM_ROWS, MEDIA_TYPES, Part, opened, parts_of
 
-__all__ = ["FORMATS", "Rejected", "Rows", "Unreadable", "Writer", "format_of", "read", "writer"]
+__all__ = [
+    "FORMATS",
+    "MAXIMUM_ROWS",
+    "MEDIA_TYPES",
+    "Part",
+    "Rejected",
+    "Rows",
+    "TableWriter",
+    "Unreadable",
+    "Writer",
+    "compact",
+    "format_of",
+    "opened",
+    "parts_of",
+    "read",
+    "writer",
+]
 
 FORMATS = ("jsonl", "parquet")
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}

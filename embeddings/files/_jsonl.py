@@ -3,7 +3,7 @@
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -57,7 +57,7 @@ def _rows(
         number += 1
         if number == 1:
             line = line.removeprefix(_BYTE_ORDER_MARK) if line else line
-        _add(collector, number, line)
+        add(collector, number, line)
         if len(collector) >= batch_size:
             yield collector.take(fraction())
     yield collector.take(fraction())
@@ -65,7 +65,7 @@ def _rows(
         raise damage
 
 
-def _add(collector: Collector, number: int, line: bytes | None) -> None:
+def add(collector: Collector, number: int, line: bytes | None) -> None:
     if line is None:
         limit = MAXIMUM_LINE_BYTES // 1024**2
         collector.reject(number, "", Invalid(f"The line is longer than {limit} MB."))
@@ -79,6 +79,21 @@ def _add(collector: Collector, number: int, line: bytes | None) -> None:
         collector.reject(number, _text_id_of(line), error)
     else:
         collector.add(number, given)
+
+
+def lines_of(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """Return the lines that are not empty, each with its number from 0; None for one too long."""
+    number = -1
+    while (line := _next_line(stream)) != b"":
+        number += 1
+        if line is None:
+            yield number, None
+            continue
+        if number == 0:
+            line = line.removeprefix(_BYTE_ORDER_MARK)
+        line = line.strip()
+        if line:
+            yield number, line
 
 
 def _next_line(stream: BinaryIO) -> bytes | None:

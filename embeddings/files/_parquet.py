@@ -10,14 +10,14 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embeddings.batches import Expected
+from embeddings.files._pages import compact
 from embeddings.files._rows import Collector, Row, Rows, Unreadable
 
-_CHILD = Path(__file__).parent / "_parquet_child.py"
+_CHILD = Path(__file__).parent / "_child.py"
 # The reader alone takes 200 MB; 1000 rows of 1536 numbers add 12.
 MEMORY_BYTES = 2 * 1024**3
 _ROW_GROUP_BYTES = 32 * 1024**2
@@ -36,7 +36,7 @@ def read_parquet(
             return
         declared = int((reader.schema.metadata or {}).get(b"rows", b"0"))
         for batch in reader:
-            for given in _values(batch):
+            for given in rows_of(batch):
                 number += 1
                 collector.add(number, given)
             yield collector.take(min(1.0, number / declared) if declared else None)
@@ -82,10 +82,10 @@ def _last_words(words: IO[bytes]) -> str:
     return said.removeprefix("reason: ") if said.startswith("reason: ") else _NO_REASON
 
 
-def _values(batch: Any) -> Iterator[dict[str, Any]]:
+def rows_of(batch: Any) -> Iterator[dict[str, Any]]:
     """Return the fields of each row; vectors as float32 arrays, null numbers as NaN."""
     names = [name for name in batch.schema.names if name != "vector"]
-    columns = [_plain_values(batch[name]) for name in names]
+    columns = [plain_values(batch[name]) for name in names]
     for vector, *others in zip(_vectors(batch["vector"]), *columns, strict=True):
         yield {"vector": vector, **dict(zip(names, others, strict=True))}
 
@@ -98,7 +98,7 @@ def _vectors(column: Any) -> Iterator[npt.NDArray[np.float32] | None]:
         yield None if is_missing else numbers[offsets[row] : offsets[row + 1]]
 
 
-def _plain_values(column: Any) -> list[Any]:
+def plain_values(column: Any) -> list[Any]:
     if pa.types.is_struct(column.type) or pa.types.is_map(column.type):
         return [_plain(scalar) for scalar in column]
     return list(column.to_pylist())
@@ -139,7 +139,7 @@ class ParquetWriter:
         columns: list[Any] = [
             pa.array([row.text_id for row in given], pa.string()),
             pa.array([row.text for row in given], pa.string()),
-            pa.array([_compact(row.metadata) for row in given], pa.string()),
+            pa.array([compact(row.metadata).decode() for row in given], pa.string()),
             pa.ListArray.from_arrays(
                 pa.array(offsets, pa.int32()), pa.array(numbers, pa.float32())
             ),
@@ -157,8 +157,3 @@ class ParquetWriter:
         if self._waiting:
             self._file.write_table(pa.Table.from_batches(self._waiting, self._schema))
             self._waiting = []
-
-
-def _compact(metadata: bytes) -> str:
-    # Read once: PostgreSQL writes 1e300 as a 1 with 300 zeros.
-    return orjson.dumps(orjson.loads(metadata)).decode()

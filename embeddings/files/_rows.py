@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 import numpy as np
@@ -55,6 +56,15 @@ class Row(Protocol):
     def text(self) -> str: ...
     @property
     def metadata(self) -> bytes: ...
+
+
+class DatedRow(Row, Protocol):
+    """The same with its times."""
+
+    @property
+    def created_at(self) -> datetime: ...
+    @property
+    def updated_at(self) -> datetime: ...
 
 
 class Writer(Protocol):

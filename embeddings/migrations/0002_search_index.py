@@ -13,6 +13,10 @@ from django.db import migrations, models
 FORWARD = """
 ALTER TABLE embeddings_embedding DROP CONSTRAINT embeddings_embedding_project_id_fkey;
 
+-- Without statistics the planner takes each project for a small part of the rows, and reads it by
+-- its index. With those of yesterday it would at times read everybody's rows instead.
+ALTER TABLE embeddings_embedding_growing ALTER COLUMN project_id SET STATISTICS 0;
+
 CREATE SEQUENCE embeddings_segment_number AS integer MINVALUE 1;
 
 ALTER TABLE embeddings_searchindex ADD CONSTRAINT embeddings_searchindex_project
@@ -74,6 +78,7 @@ DROP TRIGGER embeddings_index_deleted ON embeddings_searchindex;
 DROP FUNCTION embeddings_index_deleted();
 DROP FUNCTION embeddings_retire_segment(integer);
 DROP SEQUENCE embeddings_segment_number;
+ALTER TABLE embeddings_embedding_growing ALTER COLUMN project_id SET STATISTICS -1;
 ALTER TABLE embeddings_embedding ADD CONSTRAINT embeddings_embedding_project_id_fkey
     FOREIGN KEY (project_id) REFERENCES projects_project (id) ON DELETE CASCADE;
 """

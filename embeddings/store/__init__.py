@@ -22,6 +22,7 @@ from embeddings.store._searching import MOST_CANDIDATES, nearest, nearest_to_sto
 from embeddings.store._segments import (
     GraphSettings,
     Progress,
+    backend_pid,
     copy,
     dissolve,
     drop_retired,
@@ -71,6 +72,7 @@ __all__ = [
     "TextIdExists",
     "Wanted",
     "after",
+    "backend_pid",
     "copy",
     "count",
     "decode_vector",

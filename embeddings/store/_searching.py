@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 import psycopg
 from django.db import OperationalError, connection
+from psycopg import sql
 
 from common.versions import RowVersion
 from embeddings.filters import Equality
@@ -108,7 +109,7 @@ def _rank(
         while True:
             shape = _Shape(parts.segment, parts.version is None, by_vector, conditions, tables)
             statement = _statement(shape, choice.plan, choice.candidates, parts.dimensions)
-            found = _run(statement, parameters, parts, choice)
+            found = _run(statement, parameters, parts, choice, conditions)
             if not (found.at_home and found.guarded) or not choice.candidates:
                 break
             if found.candidates >= choice.candidates:
@@ -179,9 +180,8 @@ def _matches(segment: int, conditions: str, values: dict[str, Any], *, at_most: 
         f"SELECT count(*) FROM (SELECT 1 FROM {name_of(segment)} AS embedding"
         f" WHERE true {conditions} LIMIT %(at_most)s) AS counted"
     )
-    with _with_settings({"enable_seqscan": "off"}) as cursor:
-        cursor.execute(statement, {**values, "at_most": at_most})
-        return int(cursor.fetchone()[0])
+    rows = _execute({"enable_seqscan": "off"}, statement, {**values, "at_most": at_most})
+    return int(rows[0][0])
 
 
 # --- Statements -----------------------------------------------------------------------------------
@@ -208,12 +208,16 @@ def _statement(shape: _Shape, plan: Plan, candidates: int, dimensions: int) -> b
     Columns: whether the rows are where they were thought to be, whether the guards hold, how many
     candidates there were, the id of the stored query, and the hits.
     """
-    query = "%(vector)s::vector" if shape.by_vector else "(SELECT vector FROM query)"
+    is_graph = plan is Plan.HNSW
+    by_name = is_graph or not shape.by_vector
+    query = "(SELECT vector FROM query)" if by_name else "%(vector)s::vector"
     is_other = "" if shape.by_vector else " AND embedding.text_id <> (SELECT text_id FROM query)"
     conditions = is_other + shape.conditions
     named = []
-    if not shape.by_vector:
-        named.append(f"query AS MATERIALIZED ({_stored_query(shape.segment)})")
+    if by_name:
+        given = "SELECT %(vector)s::vector AS vector"
+        source = given if shape.by_vector else _stored_query(shape.segment)
+        named.append(f"query AS MATERIALIZED ({_prepared(source) if is_graph else source})")
     compared = (
         f"SELECT text_id, vector <=> {query} AS distance FROM {{table}} AS embedding"
         f" WHERE {{condition}} AND vector_dims(vector) = vector_dims({query}) {conditions}"
@@ -223,7 +227,7 @@ def _statement(shape: _Shape, plan: Plan, candidates: int, dimensions: int) -> b
     )
     if shape.segment is None:
         rows = growing
-    elif plan is Plan.HNSW:
+    elif is_graph:
         dims = dimensions
         named.append(
             "candidates AS MATERIALIZED (SELECT text_id, vector"
@@ -239,7 +243,7 @@ def _statement(shape: _Shape, plan: Plan, candidates: int, dimensions: int) -> b
         # Without the project's id, which all rows of the segment have: no index on it would help.
         sealed = compared.format(table=name_of(shape.segment), condition="true")
         rows = f"{growing} UNION ALL {sealed}"
-    counted = "(SELECT count(*) FROM candidates)" if plan is Plan.HNSW else "0"
+    counted = "(SELECT count(*) FROM candidates)" if is_graph else "0"
     stored = "NULL::text" if shape.by_vector else "(SELECT text_id FROM query)"
     text = (
         f"{'WITH ' + ', '.join(named) if named else ''}"
@@ -255,6 +259,20 @@ def _statement(shape: _Shape, plan: Plan, candidates: int, dimensions: int) -> b
         " ORDER BY hits.similarity DESC, hits.text_id"
     )
     return text.encode()
+
+
+def _prepared(query: str) -> str:
+    """Return the query with the graph's settings made before anybody can have it.
+
+    They are read when a scan begins, which needs the query, and last as long as the statement's
+    transaction.
+    """
+    return (
+        f"SELECT * FROM ({query}) AS given"
+        " WHERE set_config('hnsw.ef_search', %(ef_search)s, true) IS NOT NULL"
+        " AND set_config('hnsw.max_scan_tuples', %(scanned)s, true) IS NOT NULL"
+        " AND set_config('hnsw.iterative_scan', 'relaxed_order', true) IS NOT NULL"
+    )
 
 
 def _stored_query(segment: int | None) -> str:
@@ -307,54 +325,65 @@ class _Found:
     hits: list[Hit]
 
 
-def _run(statement: bytes, parameters: dict[str, Any], parts: Parts, choice: _Choice) -> _Found:
-    settings = {
-        # Where its figures are old, the planner would read everybody's rows instead of one's own.
-        "enable_seqscan": "off",
-        # It would fetch and sort all matches of a filter rather than walk the graph.
-        "enable_bitmapscan": "off" if choice.plan is Plan.HNSW else "on",
+def _run(
+    statement: bytes, parameters: dict[str, Any], parts: Parts, choice: _Choice, conditions: str
+) -> _Found:
+    settings = {}
+    if conditions and parts.segment is not None:
+        # The planner knows little of what filters match: it would read all rows where their index
+        # finds few, or fetch and sort all matches rather than walk the graph.
+        settings["enable_seqscan"] = "off" if choice.plan is not Plan.EXACT else "on"
+        settings["enable_bitmapscan"] = "off" if choice.plan is Plan.HNSW else "on"
+    parameters = {
+        **parameters,
+        "version": str(parts.version),
+        "ef_search": str(choice.ef_search),
+        "scanned": str(choice.scanned),
     }
-    if choice.plan is Plan.HNSW:
-        settings |= {
-            "hnsw.ef_search": str(choice.ef_search),
-            "hnsw.iterative_scan": "relaxed_order",
-            "hnsw.max_scan_tuples": str(choice.scanned),
-        }
-    with _with_settings(settings) as cursor:
-        cursor.execute(statement, {**parameters, "version": str(parts.version)})
-        rows = cursor.fetchall()
+    rows = _execute(settings, statement, parameters)
     at_home, guarded, candidates, stored, _, _ = rows[0]
     hits = [Hit(row[4], float(row[5])) for row in rows if row[4] is not None]
     return _Found(at_home, guarded, int(candidates), stored is not None, hits)
 
 
-class _with_settings:  # noqa: N801
-    """Sends settings of the one transaction that the statement is, with it: one round trip."""
+def _execute(
+    settings: dict[str, str], statement: Any, parameters: dict[str, Any]
+) -> list[tuple[Any, ...]]:
+    """Run a statement with settings of its own, in one transaction and one round trip."""
+    if not settings:
+        return _execute_alone(statement, parameters)
+    connection.ensure_connection()
+    plain: psycopg.Connection[Any] = connection.connection
+    with open_cursor(prepare=True) as setting, open_cursor(prepare=True) as cursor:
+        # What the server says to either comes when the pipeline ends.
+        with connection.wrap_database_errors, plain.pipeline():
+            setting.execute(_setting(tuple(settings)), list(settings.values()))
+            cursor.execute(statement, parameters)
+        return list(cursor.fetchall())
 
-    def __init__(self, settings: dict[str, str]) -> None:
-        self.settings = settings
 
-    def __enter__(self) -> Any:
-        connection.ensure_connection()
-        plain: psycopg.Connection[Any] = connection.connection
-        self.pipeline = plain.pipeline()
-        self.pipeline.__enter__()
-        calls = ", ".join(
-            f"set_config('{name}', %(setting_{number})s, true)"
-            for number, name in enumerate(self.settings)
-        )
-        values = {f"setting_{number}": value for number, value in enumerate(self.settings.values())}
+def _execute_alone(statement: Any, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Run a statement; once more on a new connection where the server closed the old one.
+
+    It may be the request's first, which nobody has tried the connection for.
+    """
+    try:
         with open_cursor(prepare=True) as cursor:
-            cursor.execute(trusted(f"SELECT {calls}"), values)
-        self.cursor = open_cursor(prepare=True)
-        return self.cursor
+            cursor.execute(statement, parameters)
+            return list(cursor.fetchall())
+    except OperationalError:
+        if connection.in_atomic_block or connection.is_usable():
+            raise
+    connection.close()
+    with open_cursor(prepare=True) as cursor:
+        cursor.execute(statement, parameters)
+        return list(cursor.fetchall())
 
-    def __exit__(self, *error: Any) -> None:
-        try:
-            with connection.wrap_database_errors:
-                self.pipeline.__exit__(*error)
-        finally:
-            self.cursor.close()
+
+@lru_cache
+def _setting(names: tuple[str, ...]) -> sql.SQL:
+    """Return the statement that changes settings until the transaction ends."""
+    return trusted(f"SELECT {', '.join(f'set_config({name!r}, %s, true)' for name in names)}")
 
 
 # --- Conditions -----------------------------------------------------------------------------------

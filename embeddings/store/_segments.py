@@ -5,6 +5,7 @@ in the transaction that takes its rows out of where they were: whoever reads see
 Each step is one transaction, and whoever repeats a step finds out what is done already.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ _COLUMNS = trusted(
 )
 # The first half of the key of PostgreSQL's advisory locks; the second is a project.
 _TENDING = 0x41524D
+# Server processes that help to build a graph: with the one that asks, half of the processors.
+# Where the database is elsewhere, its machine is taken to be like this one.
+_HELPERS = max(1, min(7, (os.cpu_count() or 2) // 2 - 1))
 # A server process whose client was killed would go on building, for nobody.
 _NOTICE_DEATH_WITHIN = "2s"
 
@@ -144,6 +148,11 @@ def tending(project_id: int) -> Iterator[bool]:
                 cursor.execute("SELECT pg_advisory_unlock(%(kind)s::int, %(project)s::int)", key)
 
 
+def backend_pid() -> int:
+    """Return the process id of the server process that serves this connection."""
+    return int(_one("SELECT pg_backend_pid()"))
+
+
 def new_segment() -> int:
     """Return a number that no segment ever had."""
     return int(_one("SELECT nextval('embeddings_segment_number')"))
@@ -219,7 +228,7 @@ def _at_leisure() -> Iterator[Any]:
     """Open a transaction that may take its time and several processors."""
     with transaction.atomic(), open_cursor() as cursor:
         cursor.execute("SET LOCAL statement_timeout = 0")
-        cursor.execute("SET LOCAL max_parallel_maintenance_workers = 2")
+        cursor.execute(f"SET LOCAL max_parallel_maintenance_workers = {_HELPERS}")
         yield cursor
 
 
@@ -236,7 +245,7 @@ def rebuild_graph(segment: int, dimensions: int, settings: GraphSettings) -> Non
             # One that was not finished is of no use.
             if not _is_valid(new):
                 cursor.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {new}").format(**names))
-                cursor.execute("SET max_parallel_maintenance_workers = 2")
+                cursor.execute(f"SET max_parallel_maintenance_workers = {_HELPERS}")
                 cursor.execute(
                     trusted(
                         f"CREATE INDEX CONCURRENTLY {{new}} ON {{table}} "

@@ -1,23 +1,30 @@
 """Background jobs: asked for in a transaction, run at least once, never lost."""
 
+import json
 import time
 from collections.abc import Iterator
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from django.contrib.auth.models import Group
+from django.core.management import call_command
+from django.core.management.base import CommandError
 from django.db import OperationalError, connection, transaction
+from procrastinate.contrib.django import app
 from procrastinate.contrib.django.models import ProcrastinateEvent
 
 from common import jobs
 from common.models import JobFailure
+from config.tasks import prune_jobs
 from tests import job_tasks
 from tests.end_to_end.harness import wait_for
 from tests.jobs import Worker, forget_jobs, rows, run_jobs, worker
+from tests.races import at_once
 
-committing = pytest.mark.django_db(transaction=True)
+committing = pytest.mark.django_db(transaction=True, serialized_rollback=True)
 
 
 @pytest.fixture
@@ -96,6 +103,16 @@ def test_errors_of_the_database_are_djangos(log: Path) -> None:
             cursor.execute("SET LOCAL lock_timeout = 50")
             with pytest.raises(OperationalError, match="lock timeout"):
                 jobs.defer("tests.refuse")
+
+
+@committing
+def test_of_those_who_ask_at_the_same_moment_one_does(log: Path, file: Path) -> None:
+    def ask() -> bool:
+        with transaction.atomic():
+            return jobs.defer("tests.write", file=str(file), line="once", queueing_lock="q")
+
+    assert sorted(at_once([ask] * 8)) == [False] * 7 + [True]
+    assert len(rows()) == 1
 
 
 @committing
@@ -283,3 +300,77 @@ def test_a_worker_survives_its_connections(log: Path, file: Path) -> None:
 def _ended(one: Worker) -> bool:
     time.sleep(2)
     return one.process.poll() is not None
+
+
+# --- Commands -------------------------------------------------------------------------------------
+def manage(*arguments: str) -> str:
+    written = StringIO()
+    call_command(*arguments, stdout=written)
+    return written.getvalue()
+
+
+@pytest.mark.django_db
+def test_a_failed_job_is_listed_with_its_reason_and_tried_again(file: Path) -> None:
+    jobs.defer("tests.fail_simply", file=str(file))
+    run_jobs(again=True)
+    (job,) = rows()
+    assert (job.status, job.attempts) == ("failed", 3)
+
+    table = manage("listjobs", "--status", "failed")
+    assert "tests.fail_simply" in table
+    assert "RuntimeError: no more" in table
+    assert "No worker runs." in table
+    assert "There are none." in manage("listjobs", "--status", "todo", "--status", "doing")
+    listed = json.loads(manage("listjobs", "--task", "tests.fail_simply", "--json"))
+    assert listed["total_count"] == 1
+    assert listed["jobs"][0] | {"id": job.pk, "tries": 3, "status": "failed"} == listed["jobs"][0]
+    assert listed["jobs"][0]["failure"] == "RuntimeError: no more"
+
+    assert "waits to be run again" in manage("retryjob", str(job.pk))
+    (job,) = rows()
+    assert (job.status, job.attempts) == ("todo", 0)
+    file.write_text("0 0 may succeed\n")
+    run_jobs()
+    assert rows()[0].status == "succeeded"
+
+
+@pytest.mark.django_db
+def test_only_failed_jobs_are_tried_again(file: Path) -> None:
+    with pytest.raises(CommandError, match="There is no job 123456789"):
+        manage("retryjob", "123456789")
+    jobs.defer("tests.write", file=str(file), line="a")
+    with pytest.raises(CommandError, match="it is todo"):
+        manage("retryjob", str(rows()[0].pk))
+
+
+@pytest.mark.django_db
+def test_a_job_is_not_tried_again_beside_one_for_the_same_work(file: Path) -> None:
+    jobs.defer("tests.refuse", queueing_lock="q")
+    run_jobs()
+    jobs.defer("tests.refuse", queueing_lock="q")
+    with pytest.raises(CommandError, match="another job for the same work waits"):
+        manage("retryjob", str(rows()[0].pk))
+    assert [each.status for each in rows()] == ["failed", "todo"]
+
+
+# --- What is done daily ---------------------------------------------------------------------------
+@pytest.mark.django_db
+def test_old_jobs_go_with_their_reasons(file: Path) -> None:
+    jobs.defer("tests.refuse")
+    jobs.defer("tests.write", file=str(file), line="a")
+    run_jobs()
+    prune_jobs()
+    assert len(rows()) == 2
+    for hours, left in ((25, ["failed"]), (24 * 30, [])):
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE procrastinate_events SET at = at - make_interval(hours => %s)", [hours]
+            )
+        prune_jobs()
+        assert [each.status for each in rows()] == left
+    assert not JobFailure.objects.exists()
+
+
+def test_daily_tasks_are_known() -> None:
+    declared = {name: each.cron for (name, _), each in app.periodic_registry.periodic_tasks.items()}
+    assert {"config.prune_jobs", "resources.sweep_orphans"} <= set(declared)

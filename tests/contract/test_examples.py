@@ -370,7 +370,8 @@ def _uploads(alice: Caller) -> None:
     }
     assert said(alice.get(f"{letters}/{FIRST_IN_URL}"), 200) == EMBEDDING
     listed = said(alice.get(f"{letters}?limit=1"), 200)
-    assert listed == page("embeddings", [EMBEDDING], total=2, limit=1, has_more=True)
+    more = {"has_more": True, "next_cursor": listed["next_cursor"]}
+    assert listed == page("embeddings", [EMBEDDING], total=2, limit=1, **more)
     _refused_uploads(alice, letters)
     replaced = said(
         alice.put(f"{letters}/letter%2F2", _item("letter/2", [0.9, 0.1, 0], "Carl")), 200

@@ -1,5 +1,6 @@
 """`manage.py up`, from the first start to the last SIGTERM, with everything killed in between."""
 
+import json
 import os
 import random
 import shutil
@@ -54,6 +55,19 @@ def web_server(armarium: Armarium) -> psutil.Process:
 
 def workers(armarium: Armarium) -> list[psutil.Process]:
     return list(web_server(armarium).children())
+
+
+def background_worker(armarium: Armarium) -> list[psutil.Process]:
+    assert armarium.process is not None
+    children = psutil.Process(armarium.process.pid).children()
+    return [child for child in children if "config.worker" in child.cmdline()]
+
+
+def living_workers(armarium: Armarium) -> int:
+    """Return how many background workers have given a sign of life of late."""
+    done = armarium.manage("listjobs", "--json")
+    assert done.returncode == 0, done.stderr
+    return sum(each["silent_for_s"] < 10 for each in json.loads(done.stdout)["workers"])
 
 
 def test_first_start_second_start_and_a_clean_end(make: Make) -> None:
@@ -124,6 +138,7 @@ def test_service_is_back_after_a_part_was_killed(make: Make) -> None:
         "web server": lambda: [web_server(armarium)],
         "one worker": lambda: workers(armarium)[:1],
         "all workers": lambda: workers(armarium),
+        "background worker": lambda: background_worker(armarium),
     }
     for name, find in parts.items():
         before = {process.pid for process in armarium.processes()}
@@ -138,6 +153,7 @@ def test_service_is_back_after_a_part_was_killed(make: Make) -> None:
 
         wait_for(replaced, f"{name} replaced")
         wait_for(armarium.is_ready, f"ready again after {name}", timeout_s=20)
+    wait_for(lambda: living_workers(armarium) > 0, "a background worker")
     assert armarium.terminate()[0] == 0
     assert armarium.processes() == []
 
@@ -232,6 +248,25 @@ def test_serve_runs_the_web_server_alone(make: Make) -> None:
     process.terminate()
     assert process.wait(timeout=25) == 0
     assert armarium.is_ready()
+
+
+def test_background_worker_runs_alone(make: Make) -> None:
+    armarium = make()
+    armarium.start("--no-demo", "--no-worker")
+    assert background_worker(armarium) == []
+    assert living_workers(armarium) == 0
+    with armarium.log.with_name("worker.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "manage.py"), "worker", "--concurrency", "1"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=armarium.environment,
+            cwd="/",
+        )
+    wait_for(lambda: living_workers(armarium) == 1, "a background worker")
+    process.terminate()
+    assert process.wait(timeout=25) == 0
+    assert living_workers(armarium) == 0
 
 
 def test_request_in_flight_is_finished_before_the_end(make: Make) -> None:

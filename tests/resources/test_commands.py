@@ -18,6 +18,7 @@ from common.errors import Unauthenticated
 from projects.services import delete_project
 from resources import services
 from resources.models import Agent, EndUser, File
+from resources.tasks import sweep_orphans
 from tests.answers import nothing_changes
 from tests.factories import Cast, make_project
 from tests.races import while_waiting
@@ -264,6 +265,14 @@ class TestCheckFiles:
         assert not old.exists()
         assert path_of(file).read_bytes() == CONTENT
         assert run("checkfiles").code == 0
+
+    def test_the_daily_sweep_does_the_same(self, cast: Cast, files_folder: Path) -> None:
+        file, old, new = make(File), orphan(files_folder), orphan(files_folder, "cd/" + "1" * 32)
+        os.utime(new)
+        sweep_orphans()
+        assert not old.exists()
+        assert new.exists()
+        assert path_of(file).read_bytes() == CONTENT
 
     def test_leaves_uploads_that_go_on_and_what_is_not_ours(
         self, cast: Cast, files_folder: Path

@@ -1,0 +1,34 @@
+"""Stores the embeddings of one large request: JSON lines, an Arrow stream or Parquet."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import BinaryIO
+
+from accounts.policy import Actor
+from embeddings import files
+from embeddings.services import expected_by, project_to_edit, store_parts
+
+MEDIA_TYPES = files.MEDIA_TYPES
+
+
+def upload_file(
+    *,
+    actor: Actor,
+    owner: str,
+    handle: str,
+    media_type: str,
+    body: Callable[[], BinaryIO],
+) -> list[str]:
+    """Store the new embeddings of a file: all of them or none; return their ids in order.
+
+    media_type: one of MEDIA_TYPES.
+    body: spools the request; called once the actor is known to be allowed to write, and before
+    there is a transaction.
+    Raises as `project_for`; Invalid for the body or one of its rows; TooLarge; Conflict for an id
+    that is stored or given twice; Unavailable.
+    """
+    project = project_to_edit(actor, owner, handle)
+    file_format = MEDIA_TYPES[media_type]
+    with body() as sent, files.opened(sent, file_format) as stream:
+        parts = partial(files.parts_of, stream, file_format, expected_by(project))
+        return store_parts(project, parts)
