@@ -97,8 +97,7 @@ def credentials_of(request: Request) -> Credentials:
 
 def note_actor(request: Request, actor: Actor) -> None:
     """Let the log, and the key's own record, know who asked."""
-    if isinstance(request.auth, Credentials):
-        request.user = actor.user  # type: ignore[assignment]
+    request._request.user = actor.user  # type: ignore[assignment]
     request._request.api_actor = actor  # type: ignore[attr-defined]
 
 
