@@ -291,6 +291,8 @@ class ServiceAdmin(CompletesNames, admin.ModelAdmin[M]):
     error_fields: Mapping[str, str] = {}
     # Where a refused deletion leads: the page on which something can be done about it.
     refused_deletion_page = "change"
+    # Whether rows go with what they belong to without being counted, and nobody needs a permission.
+    part_of_its_owner = False
     # Nobody may find out by filtering what no page shows.
     secret_fields: tuple[str, ...] = ()
 
@@ -438,10 +440,13 @@ class ServiceAdmin(CompletesNames, admin.ModelAdmin[M]):
     def _going_along(self, keys: list[Any]) -> dict[type[Model], Q]:
         conditions: dict[type[Model], Q] = {}
         for model, path in _cascades(self.model):
-            if self.admin_site.is_registered(model):
+            if self.admin_site.is_registered(model) and not self._is_part(model):
                 condition = Q(**{f"{path}__in": keys})
                 conditions[model] = conditions.get(model, Q()) | condition
         return conditions
+
+    def _is_part(self, model: type[Model]) -> bool:
+        return bool(getattr(self.admin_site.get_model_admin(model), "part_of_its_owner", False))
 
 
 def _may_delete(request: HttpRequest, model: type[Model]) -> bool:

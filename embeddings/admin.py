@@ -1,21 +1,25 @@
-"""Administration of embeddings: to find, read and delete them. No page loads or shows vectors."""
+"""Administration of embeddings and of indexes. No page loads or shows vectors."""
 
 import json
+from typing import Any
 
 import numpy as np
 from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Left
 from django.http import HttpRequest
+from django.template.defaultfilters import filesizeformat
 from django.utils.html import format_html
 
 from accounts.admin import actor_of
-from common.admin import CappedPaginator, ServiceAdmin
+from common.admin import CappedPaginator, ServiceAdmin, ServiceForm
 from common.errors import NotFound
-from embeddings import services
-from embeddings.models import Embedding
+from embeddings import indexes, services
+from embeddings.api.index_serializers import IndexIn
+from embeddings.models import Embedding, SearchIndex
 from embeddings.selectors import embedding_for
 from projects.admin import ProjectFilter
+from projects.models import Project
 
 _EXCERPT = 60
 _SHOWN = 20_000
@@ -146,6 +150,135 @@ class EmbeddingAdmin(ServiceAdmin[Embedding]):
             handle=row.project.handle,
             text_id=row.text_id,
         )
+
+
+class SearchIndexForm(ServiceForm[SearchIndex]):
+    """The settings of an index."""
+
+    shape = IndexIn
+
+
+@admin.register(SearchIndex)
+class SearchIndexAdmin(ServiceAdmin[SearchIndex]):
+    """Indexes of projects: their state, and the settings by which they are built and searched."""
+
+    form = SearchIndexForm
+    part_of_its_owner = True
+    list_display = [
+        "project",
+        "state",
+        "rows",
+        "graph_size",
+        "ef_search_now",
+        "measured_recall",
+        "built_at",
+        "last_error",
+    ]
+    list_filter = ["state", ("project", ProjectFilter)]
+    list_select_related = ["project__owner"]
+    ordering = ["project__owner__handle", "project__handle"]
+    search_fields = ["project__handle", "project__owner__handle"]
+    actions = ["build_again"]
+    fieldsets = [
+        (
+            None,
+            {
+                "fields": ["project", "state", "phase", "last_error", "rows", "graph_size"],
+                "description": "A project has an index once it holds enough embeddings; until then "
+                "all of them are compared.",
+            },
+        ),
+        (
+            "Building",
+            {
+                "fields": ["m", "ef_construction"],
+                "description": "Other values have the graph built anew in the background.",
+            },
+        ),
+        ("Searching", {"fields": ["ef_search", "target_recall", "ef_search_now"]}),
+        (
+            "What was built",
+            {
+                "fields": [
+                    "built_m",
+                    "built_ef_construction",
+                    "measured_ef_search",
+                    "measured_recall",
+                    "built_at",
+                    "updated_at",
+                ]
+            },
+        ),
+    ]
+    _settings = ("m", "ef_construction", "ef_search", "target_recall")
+
+    @admin.display(description="Rows in the graph, about")
+    def rows(self, index: SearchIndex) -> int | None:
+        """Return about how many rows the graph has."""
+        rows: int | None = getattr(index, "sealed_rows", None)
+        return rows
+
+    @admin.display(description="Size of the graph")
+    def graph_size(self, index: SearchIndex) -> str | None:
+        """Return what the graph takes on disk."""
+        size: int | None = getattr(index, "graph_bytes", None)
+        return None if size is None else filesizeformat(size)
+
+    @admin.display(description="Candidates now")
+    def ef_search_now(self, index: SearchIndex) -> int | None:
+        """Return how many candidates a search keeps in sight; none where all are compared."""
+        return None if index.segment is None else index.ef_search or index.measured_ef_search
+
+    @admin.action(description="Build again", permissions=["change"])
+    def build_again(self, request: HttpRequest, rows: QuerySet[SearchIndex]) -> None:
+        """Have the graphs built anew, of all the chosen or of none."""
+        for index in rows:
+            indexes.request_rebuild(
+                actor=actor_of(request),
+                owner=index.project.owner.handle,
+                handle=index.project.handle,
+            )
+        self.message_user(request, f"{len(rows)} indexes will be built again in the background.")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[SearchIndex]:
+        """Return the rows with the sizes of what they describe."""
+        return indexes.with_sizes(super().get_queryset(request))
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> SearchIndex | None:
+        """Return the index of a project; of one that has none yet, with the default settings."""
+        found = super().get_object(request, object_id, from_field)
+        if found is not None or not (object_id.isascii() and object_id.isdigit()):
+            return found
+        rows = Project.objects.select_related("owner")
+        project = rows.filter(pk=object_id).first() if len(object_id) < 19 else None
+        return None if project is None else SearchIndex(project=project)
+
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: SearchIndex | None = None
+    ) -> list[str]:
+        """Keep everything but the settings."""
+        fields: list[str] = [name for _, part in self.fieldsets or [] for name in part["fields"]]
+        return [name for name in fields if name not in self._settings]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Return False: indexes are made where they are needed."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: SearchIndex | None = None) -> bool:
+        """Return False: an index goes with its project."""
+        return False
+
+    def change(self, request: HttpRequest, row: SearchIndex, form: Any) -> SearchIndex:
+        """Change the settings."""
+        report = indexes.change_settings(
+            actor=actor_of(request),
+            owner=row.project.owner.handle,
+            handle=row.project.handle,
+            changes=form.changes(),
+        )
+        return report.index
 
 
 def _shortened(text: str) -> str:

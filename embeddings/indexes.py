@@ -16,19 +16,21 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import structlog
 from django.conf import settings
 from django.db import OperationalError, connection, transaction
+from django.db.models import BigIntegerField, CharField, Func, QuerySet, Value
+from django.db.models.functions import Cast, Concat
 from django.utils import timezone
 
 from accounts.policy import Actor, Level
 from common import jobs
 from common.errors import Conflict, FieldError, Invalid
 from embeddings import recall, store
-from embeddings.models import IndexState, SearchIndex
+from embeddings.models import Embedding, IndexState, SearchIndex
 from projects.models import Project
 from projects.selectors import project_for, wait_for_uploads
 
@@ -42,6 +44,8 @@ _REBUILD_SHARE = 0.25
 _REBUILD_FROM = 20_000
 # A project that shrank below this share of the threshold is searched exactly again.
 _SHRINK_SHARE = 0.5
+# Those that have grown to this share of it are told of.
+_NEARLY = 0.5
 # Bulk uploads are waited for while they add this much between two looks, for so many looks.
 _FAST_GROWTH = 1.005
 _LOOK_EVERY_S = 0.25
@@ -111,6 +115,19 @@ def ask(project_id: int) -> None:
 
 def sweep() -> None:
     """Ask for every index that needs it to be looked after, and drop what was retired."""
+    for project_id in wanting():
+        with transaction.atomic():
+            ask(project_id)
+    drop_retired()
+
+
+def drop_retired() -> list[int]:
+    """Drop the segments that no process can name any more; return which."""
+    return store.drop_retired(after_s=GRACE_S)
+
+
+def wanting() -> list[int]:
+    """Return the projects whose indexes need to be looked after."""
     indexes = {index.project_id: index for index in SearchIndex.objects.all()}
     dimensions = dict(Project.objects.values_list("pk", "instance__dimensions"))
     wanted = set()
@@ -124,10 +141,7 @@ def sweep() -> None:
     for project_id, index in indexes.items():
         if _needs_work(index) or _has_shrunk(index):
             wanted.add(project_id)
-    for project_id in sorted(wanted):
-        with transaction.atomic():
-            ask(project_id)
-    store.drop_retired(after_s=GRACE_S)
+    return sorted(wanted)
 
 
 def _needs_work(index: SearchIndex) -> bool:
@@ -404,6 +418,59 @@ def report_of(project: Project) -> Report:
         table_bytes=table_bytes,
         graph_bytes=graph_bytes,
     )
+
+
+def overview() -> list[Report]:
+    """Return the states of the indexes that there are, are being built, or will be soon."""
+    wanted = set(
+        SearchIndex.objects.exclude(state=IndexState.EXACT, last_error="").values_list(
+            "project_id", flat=True
+        )
+    )
+    rows = Project.objects.select_related("owner", "instance").order_by("owner__handle", "handle")
+    grown = store.growing_by_project(at_least=1)
+    return [
+        report_of(project)
+        for project in rows.filter(pk__in=wanted | set(grown))
+        if project.pk in wanted
+        or grown[project.pk] >= _NEARLY * threshold_rows(project.instance.dimensions)
+    ]
+
+
+def name_of(project_id: int) -> str:
+    """Return the address of a project, or its number where it is gone."""
+    project = Project.objects.select_related("owner").filter(pk=project_id).first()
+    return f"project {project_id}" if project is None else str(project)
+
+
+def with_sizes(rows: QuerySet[SearchIndex]) -> QuerySet[SearchIndex]:
+    """Annotate each index with about how many `sealed_rows` it has, and its `graph_bytes`.
+
+    None where there is no sealed segment.
+    """
+    segment = Cast("segment", CharField())
+    table = Concat(Value(f"{Embedding._meta.db_table}_"), segment)
+    annotated = rows.annotate(
+        sealed_rows=_RowsOf(table), graph_bytes=_BytesOf(Concat(table, Value("_graph")))
+    )
+    return cast("QuerySet[SearchIndex]", annotated)
+
+
+class _RowsOf(Func):
+    """About how many rows a table of a name has; NULL where there is none."""
+
+    output_field: Any = BigIntegerField()
+    template = (
+        "(SELECT greatest(reltuples, 0)::bigint FROM pg_class"
+        " WHERE oid = to_regclass(%(expressions)s))"
+    )
+
+
+class _BytesOf(Func):
+    """What a table or an index of a name takes on disk; NULL where there is none."""
+
+    output_field: Any = BigIntegerField()
+    template = "pg_relation_size(to_regclass(%(expressions)s))"
 
 
 def index_for(actor: Actor, *, owner: str, handle: str) -> Report:

@@ -135,7 +135,7 @@ class SearchIndex(models.Model):
         verbose_name_plural = "search indexes"
 
     def __str__(self) -> str:
-        return f"{self.project_id} ({self.state})"
+        return f"Index of {self.project}"
 
 
 class RetiredSegment(models.Model):

@@ -10,7 +10,7 @@ from django.contrib.admin.utils import model_ngettext
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils.html import format_html_join
+from django.utils.html import format_html, format_html_join
 
 from accounts.admin import NewSharesInline, ShareAdmin, SharedAdmin, SharesInline, actor_of
 from accounts.models import Role, User
@@ -176,6 +176,7 @@ class ProjectAdmin(SharedAdmin[Project]):
                     "instance",
                     "public_read",
                     "embeddings",
+                    "how_searched",
                     "grouped",
                 ],
                 "description": "While a project holds embeddings, its instance can only be "
@@ -190,6 +191,7 @@ class ProjectAdmin(SharedAdmin[Project]):
         "owner",
         "handle",
         "embeddings",
+        "how_searched",
         "grouped",
         "id",
         "uuid",
@@ -204,6 +206,16 @@ class ProjectAdmin(SharedAdmin[Project]):
         count_embeddings(project)
         number: int = project.number_of_embeddings  # type: ignore[attr-defined]
         return number
+
+    @admin.display(description="Search index")
+    def how_searched(self, project: Project) -> str:
+        """Return a link to the state and the settings of the project's index."""
+        model: Any = Project._meta.get_field("search_index").related_model
+        state = model.objects.filter(project=project).values_list("state", flat=True).first()
+        page = f"admin:{model._meta.app_label}_{model._meta.model_name}_change"
+        return format_html(
+            '<a href="{}">{}</a>', reverse(page, args=[project.pk]), state or "exact"
+        )
 
     @admin.display(description="Also holds")
     def grouped(self, project: Project) -> str:
