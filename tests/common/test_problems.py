@@ -92,7 +92,9 @@ def test_no_address_takes_or_redirects_to_a_trailing_slash(cast: Cast) -> None:
         for path, methods in ROUTES.items():
             for method in methods:
                 answer = cast.ada.ask(method, f"{path}/", {})
-                assert answer.status in {404, 400}, (method, path, answer.status)
+                # `recall/` is the id of a text, which can be searched for and nothing else.
+                expected = {405} if (method, path[-7:]) == ("POST", "/recall") else {404, 400}
+                assert answer.status in expected, (method, path, answer.status)
                 if "/embeddings/" not in path and "/similars/" not in path:
                     assert_refused(answer, 404)
         for path in ("/v1", "/healthz", "/readyz", "/docs", "/openapi.json", "/openapi.yaml"):
