@@ -20,7 +20,17 @@ from django.contrib.admin.widgets import (
 from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.db import OperationalError, transaction
-from django.db.models import CASCADE, Field, ForeignKey, JSONField, Model, Q, QuerySet, TextField
+from django.db.models import (
+    CASCADE,
+    DO_NOTHING,
+    Field,
+    ForeignKey,
+    JSONField,
+    Model,
+    Q,
+    QuerySet,
+    TextField,
+)
 from django.forms.models import construct_instance
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
@@ -443,7 +453,8 @@ def _may_delete(request: HttpRequest, model: type[Model]) -> bool:
 def _cascades(model: type[Model], path: str = "") -> Iterator[tuple[type[Model], str]]:
     """Yield each model whose rows go with rows of this one, and the lookup that leads back."""
     for relation in model._meta.related_objects:
-        if getattr(relation, "on_delete", None) is CASCADE:
+        # Where Django is to do nothing, the database deletes.
+        if getattr(relation, "on_delete", None) in {CASCADE, DO_NOTHING}:
             lookup = "__".join(filter(None, [relation.field.name, path]))
             yield relation.related_model, lookup
             yield from _cascades(relation.related_model, lookup)
