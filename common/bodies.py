@@ -8,6 +8,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Collection, Iterator
 from email.message import Message
+from functools import lru_cache
 from typing import BinaryIO
 
 import zstandard
@@ -33,8 +34,13 @@ def media_type_of(request: HttpRequest) -> str:
 
     Raises UnsupportedMedia for text in another charset than UTF-8.
     """
+    return _media_type(request.META.get("CONTENT_TYPE") or JSON)
+
+
+@lru_cache(maxsize=1_000)
+def _media_type(content_type: str) -> str:
     header = Message()
-    header["Content-Type"] = request.META.get("CONTENT_TYPE") or JSON
+    header["Content-Type"] = content_type
     if header.get_content_charset("utf-8") not in {"utf-8", "utf8", "us-ascii"}:
         raise UnsupportedMedia("Send the body in UTF-8.")
     return header.get_content_type()

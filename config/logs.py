@@ -4,7 +4,6 @@ from http import HTTPStatus
 from typing import Any
 
 import structlog
-from django.conf import settings
 
 _WATCHING = {"GET /healthz", "GET /readyz"}
 
@@ -23,16 +22,6 @@ def _drop_noise(logger: Any, method: str, event: Any) -> Any:
     if event.get("request") in _WATCHING and event.get("code") == HTTPStatus.OK:
         raise structlog.DropEvent
     return event
-
-
-def note_address(request: Any, **other: Any) -> None:
-    """Note the address that a request comes from; behind our own proxy, the one it names."""
-    address = request.META.get("REMOTE_ADDR")
-    if settings.BEHIND_TLS:
-        # The proxy adds the address it sees at the end; what stands before may be made up.
-        forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip()
-        address = forwarded or address
-    structlog.contextvars.bind_contextvars(ip=address)
 
 
 def logging_settings(*, level: str, as_json: bool) -> dict[str, Any]:

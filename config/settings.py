@@ -3,7 +3,6 @@
 Each variable is explained in docs/configuration.md.
 """
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -110,16 +109,16 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "common.middleware.ContentLength",
     "common.middleware.CrossOrigin",
-    "django_structlog.middlewares.RequestMiddleware",
+    "config.request_log.RequestLog",
     "common.middleware.RequestLimits",
     "accounts.authentication.NoteKeyUse",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "common.middleware.ContentSecurityPolicy",
-    "django.contrib.sessions.middleware.SessionMiddleware",
-    "django.middleware.csrf.CsrfViewMiddleware",
-    "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "django.contrib.messages.middleware.MessageMiddleware",
+    "common.pages.Sessions",
+    "common.pages.ForgeryProtection",
+    "common.pages.Authentication",
+    "common.pages.Messages",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 TEMPLATES = [
@@ -287,7 +286,3 @@ LOGGING = logging_settings(
     level=env.text("ARMARIUM_LOG_LEVEL", default="INFO").upper(),
     as_json=env.flag("ARMARIUM_LOG_JSON", default=False),
 )
-# What begins is not logged, and who asks is noted by `config.logs`: the library's way of looking
-# for an address takes as long as a search, and believes any header.
-DJANGO_STRUCTLOG_STATUS_START_LOG_LEVEL = logging.DEBUG
-DJANGO_STRUCTLOG_IP_LOGGING_ENABLED = False

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import psutil
 import structlog
@@ -64,6 +64,8 @@ _COPYING, _INDEXING, _SWAPPING, _SEALING, _MEASURING = (
     "sealing",
     "measuring",
 )
+
+Result = TypeVar("Result")
 
 log = structlog.get_logger("armarium.indexes")
 
@@ -153,8 +155,9 @@ def _needs_work(index: SearchIndex) -> bool:
 def _has_shrunk(index: SearchIndex) -> bool:
     if index.segment is None:
         return False
-    rows = store.look(index.project_id).rows
-    return 0 < rows < _SHRINK_SHARE * threshold_rows(index.built_dimensions or 1)
+    # PostgreSQL's estimate; it is 0 as well where it knows nothing.
+    rows = store.look(index.project_id).rows or store.sealed(index.segment)
+    return rows < _SHRINK_SHARE * threshold_rows(index.built_dimensions or 1)
 
 
 def _is_outdated(index: SearchIndex) -> bool:
@@ -172,11 +175,15 @@ def tend(project_id: int) -> None:
             raise Busy
         _give_way()
         while (project := _project(project_id)) is not None:
+            jobs.checkpoint()
             step = _next_step(project)
             if step is None:
+                _forget_failure(project_id)
                 return
             try:
                 step()
+            except jobs.Interrupted:
+                raise
             except Exception as error:
                 _note_failure(project_id, error)
                 raise
@@ -233,18 +240,19 @@ def _build(project: Project, dimensions: int) -> None:
     building, old = index.building_segment, index.segment
     _let_uploads_end(project)
     started = time.monotonic()
+    mine = SearchIndex.objects.filter(project=project, building_segment=building)
     store.copy(project.pk, building, sealed_segment=old)
-    _set_phase(project, _INDEXING)
     graph = store.GraphSettings(m=index.m, ef_construction=index.ef_construction)
-    store.index(building, dimensions, graph)
-    _set_phase(project, _SWAPPING)
+    if _set_phase(mine, _INDEXING):
+        store.index(building, dimensions, graph)
+        _set_phase(mine, _SWAPPING)
 
-    def swap() -> None:
+    def swap() -> bool:
         current = SearchIndex.objects.select_for_update().filter(project=project).first()
         if current is None or current.building_segment != building:
             # Given up meanwhile: all embeddings, or the project, were deleted.
             store.retire(building)
-            return
+            return False
         store.swap(project.pk, building, sealed_segment=old)
         current.state, current.phase, current.last_error = IndexState.INDEXED, "", ""
         current.segment, current.building_segment = building, None
@@ -254,8 +262,11 @@ def _build(project: Project, dimensions: int) -> None:
         current.measured_ef_search = current.measured_recall = None
         current.rebuild_requested = False
         current.save()
+        return True
 
-    _while_uploads_wait(project, swap)
+    if not _while_uploads_wait(project, swap):
+        log.info("index_not_wanted", project=project.pk, segment=building)
+        return
     store.tidy(building)
     log.info(
         "index_built", project=project.pk, segment=building, seconds=time.monotonic() - started
@@ -296,10 +307,12 @@ def _dissolve(project: Project, segment: int) -> None:
 def _rebuild(project: Project, segment: int, dimensions: int) -> None:
     """Build the graph of the segment in use anew, with the settings of now."""
     index = SearchIndex.objects.get(project=project)
-    _set_phase(project, _INDEXING, state=IndexState.BUILDING)
+    used = SearchIndex.objects.filter(project=project, segment=segment)
+    if not _set_phase(used, _INDEXING, state=IndexState.BUILDING):
+        return
     graph = store.GraphSettings(m=index.m, ef_construction=index.ef_construction)
     store.rebuild_graph(segment, dimensions, graph)
-    SearchIndex.objects.filter(project=project, segment=segment).update(
+    used.update(
         state=IndexState.INDEXED,
         phase="",
         last_error="",
@@ -318,7 +331,8 @@ def _seal(project: Project, segment: int) -> None:
 
     As long a pause follows each chunk while there is little, so that searches get their turn.
     """
-    while not jobs.stopping.is_set():
+    while True:
+        jobs.checkpoint()
         started = time.monotonic()
         moved = store.seal(project.pk, segment, rows=SEAL_CHUNK)
         if moved < SEAL_CHUNK:
@@ -342,10 +356,9 @@ def _measure(project: Project) -> None:
     store.forget(project.pk)
 
 
-def _set_phase(project: Project, phase: str, **more: Any) -> None:
-    SearchIndex.objects.filter(project=project).update(
-        phase=phase, updated_at=timezone.now(), **more
-    )
+def _set_phase(index: QuerySet[SearchIndex], phase: str, **more: Any) -> int:
+    """Say how far it is; return 0 where the index was given up meanwhile."""
+    return index.update(phase=phase, updated_at=timezone.now(), **more)
 
 
 def _note_failure(project_id: int, error: Exception) -> None:
@@ -356,24 +369,29 @@ def _note_failure(project_id: int, error: Exception) -> None:
     index.update(last_error=reason, phase="", updated_at=timezone.now())
 
 
-def _while_uploads_wait(project: Project, change: Callable[[], None]) -> None:
-    """Run a change in a transaction that uploads to the project wait for.
+def _forget_failure(project_id: int) -> None:
+    failed = SearchIndex.objects.filter(project=project_id).exclude(last_error="")
+    failed.update(last_error="", updated_at=timezone.now())
+
+
+def _while_uploads_wait(project: Project, change: Callable[[], Result]) -> Result:
+    """Run a change in a transaction that uploads to the project wait for; return its result.
 
     Long uploads are waited for, but only for a moment at a time, since all others queue up behind.
     """
-    for attempt in range(1, _SWAP_ATTEMPTS + 1):
+    attempt = 0
+    while True:
+        attempt += 1
         try:
             with transaction.atomic():
                 with connection.cursor() as cursor:
                     cursor.execute(f"SET LOCAL lock_timeout = '{_SWAP_PATIENCE}'")
                 wait_for_uploads(project)
-                change()
+                return change()
         except OperationalError as error:
             if getattr(error.__cause__, "sqlstate", None) != "55P03" or attempt == _SWAP_ATTEMPTS:
                 raise
             time.sleep(min(0.2 * attempt, 3.0))
-        else:
-            return
 
 
 # --- What people see and change -------------------------------------------------------------------

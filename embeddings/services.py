@@ -346,7 +346,11 @@ def _exists(
 
 # --- What lower apps ask before a change ----------------------------------------------------------
 def refuse_other_dimensions(project: Project, instance: Instance) -> None:
-    """Raise Conflict if the project's embeddings would not fit the instance."""
+    """Raise Conflict if the project's embeddings would not fit the instance.
+
+    The caller keeps uploads waiting. A project without any may still have the index of those that
+    were deleted, which goes: it takes vectors of the old dimensions only.
+    """
     stored = store.count(project.pk)
     if stored:
         raise Conflict(
@@ -354,13 +358,16 @@ def refuse_other_dimensions(project: Project, instance: Instance) -> None:
             f"dimensions; an instance with {instance.dimensions} cannot serve them. Delete them "
             "first, or make a new project."
         )
+    store.remove_all(project.pk)
 
 
 def refuse_new_dimensions(instance: Instance) -> None:
-    """Raise Conflict if projects hold embeddings made by the instance."""
+    """Raise Conflict if projects hold embeddings made by the instance; as for one project."""
     used = [each for each in instance.projects.all() if store.count(each.pk)]
     if used:
         raise Conflict(
             f"The dimensions of '{instance}' cannot change: it is in use by {len(used)} projects "
             "that hold embeddings."
         )
+    for each in instance.projects.all():
+        store.remove_all(each.pk)

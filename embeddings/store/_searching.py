@@ -10,7 +10,7 @@ walked on until it has enough matches, or has seen so many others that comparing
 cheaper.
 
 The answer is never short while there are matching rows: a walk that ends with too few candidates is
-answered exactly.
+answered exactly. So is one whose candidates end among equals, so that pages fit together.
 """
 
 from collections.abc import Iterable, Sequence
@@ -112,7 +112,7 @@ def _rank(
             found = _run(statement, parameters, parts, choice, conditions)
             if not (found.at_home and found.guarded) or not choice.candidates:
                 break
-            if found.candidates >= choice.candidates:
+            if found.candidates >= choice.candidates and not found.is_cut:
                 break
             choice = _Choice(Plan.EXACT, fell_back=True)
         if not found.at_home:
@@ -206,7 +206,7 @@ def _statement(shape: _Shape, plan: Plan, candidates: int, dimensions: int) -> b
     """Return the statement that answers whether all is as it was, and if so the ranking.
 
     Columns: whether the rows are where they were thought to be, whether the guards hold, how many
-    candidates there were, the id of the stored query, and the hits.
+    candidates there were, the distance of the farthest, the id of the stored query, and the hits.
     """
     is_graph = plan is Plan.HNSW
     by_name = is_graph or not shape.by_vector
@@ -230,20 +230,22 @@ def _statement(shape: _Shape, plan: Plan, candidates: int, dimensions: int) -> b
     elif is_graph:
         dims = dimensions
         named.append(
-            "candidates AS MATERIALIZED (SELECT text_id, vector"
+            f"candidates AS MATERIALIZED (SELECT text_id, vector <=> {query} AS distance"
             f" FROM {name_of(shape.segment)} AS embedding WHERE true {conditions}"
             f" ORDER BY {_graph.operand('vector', dims)} {_graph.operator(dims)}"
             f" {_graph.operand(query, dims)} LIMIT {candidates})"
         )
         rows = (
-            f"SELECT text_id, vector <=> {query} AS distance FROM candidates"
+            "SELECT text_id, distance FROM candidates"
             f" UNION ALL ({growing} ORDER BY 2, 1 LIMIT %(last)s)"
         )
     else:
         # Without the project's id, which all rows of the segment have: no index on it would help.
         sealed = compared.format(table=name_of(shape.segment), condition="true")
         rows = f"{growing} UNION ALL {sealed}"
-    counted = "(SELECT count(*) FROM candidates)" if is_graph else "0"
+    counted = "0, NULL::float8"
+    if is_graph:
+        counted = "(SELECT count(*) FROM candidates), (SELECT max(distance) FROM candidates)"
     stored = "NULL::text" if shape.by_vector else "(SELECT text_id FROM query)"
     text = (
         f"{'WITH ' + ', '.join(named) if named else ''}"
@@ -318,9 +320,16 @@ def _guarding(guards: Sequence[RowVersion]) -> dict[str, Any]:
 # --- Running --------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Found:
+    """What a statement found.
+
+    is_cut: whether no candidate is farther than the last hit: then other rows may be as near, and
+    which of them are hits would be left to chance, not to their ids.
+    """
+
     at_home: bool
     guarded: bool
     candidates: int
+    is_cut: bool
     is_stored: bool
     hits: list[Hit]
 
@@ -341,9 +350,10 @@ def _run(
         "scanned": str(choice.scanned),
     }
     rows = _execute(settings, statement, parameters)
-    at_home, guarded, candidates, stored, _, _ = rows[0]
-    hits = [Hit(row[4], float(row[5])) for row in rows if row[4] is not None]
-    return _Found(at_home, guarded, int(candidates), stored is not None, hits)
+    at_home, guarded, candidates, farthest, stored, _, _ = rows[0]
+    hits = [Hit(row[5], float(row[6])) for row in rows if row[5] is not None]
+    is_cut = bool(hits) and farthest is not None and 1 - farthest >= hits[-1].similarity
+    return _Found(at_home, guarded, int(candidates), is_cut, stored is not None, hits)
 
 
 def _execute(

@@ -240,7 +240,9 @@ def rebuild_graph(segment: int, dimensions: int, settings: GraphSettings) -> Non
     old, new = _graph_of(segment), f"{_graph_of(segment)}_new"
     names = {"old": sql.Identifier(old), "new": sql.Identifier(new)}
     with open_cursor() as cursor:
+        # It waits for every transaction that is under way, of whatever project: an export may last.
         cursor.execute("SET statement_timeout = 0")
+        cursor.execute("SET lock_timeout = 0")
         try:
             # One that was not finished is of no use.
             if not _is_valid(new):
@@ -252,12 +254,13 @@ def rebuild_graph(segment: int, dimensions: int, settings: GraphSettings) -> Non
                         f"{_hnsw(dimensions, settings)}"
                     ).format(table=table_of(segment), **names)
                 )
+            # Searches use either, whatever its name, and do not queue up behind who waits to drop.
+            cursor.execute(sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {old}").format(**names))
+            cursor.execute(sql.SQL("ALTER INDEX {new} RENAME TO {old}").format(**names))
         finally:
             cursor.execute("RESET max_parallel_maintenance_workers")
+            cursor.execute("RESET lock_timeout")
             cursor.execute("RESET statement_timeout")
-    with transaction.atomic(), open_cursor() as cursor:
-        cursor.execute(sql.SQL("DROP INDEX IF EXISTS {old}").format(**names))
-        cursor.execute(sql.SQL("ALTER INDEX {new} RENAME TO {old}").format(**names))
 
 
 def swap(project_id: int, segment: int, *, sealed_segment: int | None) -> None:
@@ -369,9 +372,11 @@ def give_up(project_id: int) -> None:
             ).format(state=sql.Identifier(STATE)),
             {"project": project_id},
         )
-        for segment in cursor.fetchone() or ():
-            if segment is not None:
-                _retire(cursor, segment)
+        segment, building = cursor.fetchone() or (None, None)
+        if segment is not None:
+            _retire(cursor, segment)
+        if building is not None:
+            _abandon(cursor, building)
         cursor.execute(
             sql.SQL(
                 "UPDATE {state} SET state = 'exact', phase = '', segment = NULL,"
@@ -393,6 +398,30 @@ def retire(segment: int) -> None:
 
 def _retire(cursor: Any, segment: int) -> None:
     cursor.execute("SELECT embeddings_retire_segment(%(segment)s::int)", {"segment": segment})
+
+
+def _abandon(cursor: Any, segment: int) -> None:
+    """Let a segment that nothing reads yet be dropped later; empty it, unless it is being built.
+
+    Then whoever builds it does, once done: that may last.
+    """
+    cursor.execute(
+        "INSERT INTO embeddings_retiredsegment (segment, retired_at) VALUES (%(segment)s, now())"
+        " ON CONFLICT DO NOTHING",
+        {"segment": segment},
+    )
+    if not _is_there(name_of(segment)):
+        return
+    try:
+        with transaction.atomic():
+            for statement in (
+                "LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE NOWAIT",
+                "TRUNCATE ONLY {table}",
+            ):
+                cursor.execute(trusted(statement).format(table=table_of(segment)))
+    except OperationalError as error:
+        if getattr(error.__cause__, "sqlstate", None) != "55P03":
+            raise
 
 
 def drop_retired(*, after_s: float) -> list[int]:

@@ -1,7 +1,9 @@
 """PostgreSQL's binary format, and the cursor that speaks it."""
 
 import struct
+from collections.abc import Sequence
 from typing import Any, Self
+from uuid import UUID
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -67,9 +69,35 @@ def encode_vectors(vectors: Matrix, element_oid: int) -> _Binary:
     elements["dimensions"] = dimensions
     elements["unused"] = 0
     elements["numbers"] = vectors
+    return _Binary(_array_header(element_oid, count) + elements.tobytes())
+
+
+_length = struct.Struct(">i").pack
+_TEXT_OID, _UUID_OID = 25, 2950
+
+
+def encode_texts(values: Sequence[bytes]) -> _Binary:
+    """Return the binary form of a `text[]`, each text in UTF-8.
+
+    The driver looks at every text with a regular expression, which takes longer than storing it.
+    """
+    pieces = [_array_header(_TEXT_OID, len(values))]
+    for value in values:
+        pieces += (_length(len(value)), value)
+    return _Binary(b"".join(pieces))
+
+
+def encode_uuids(values: Sequence[UUID]) -> _Binary:
+    """Return the binary form of a `uuid[]`."""
+    size = _length(16)
+    return _Binary(
+        _array_header(_UUID_OID, len(values)) + b"".join([size + value.bytes for value in values])
+    )
+
+
+def _array_header(element_oid: int, count: int) -> bytes:
     # One dimension, no nulls, element type, length, lower bound.
-    header = struct.pack(">iiIii", 1, 0, element_oid, count, 1)
-    return _Binary(header + elements.tobytes())
+    return struct.pack(">iiIii", 1, 0, element_oid, count, 1)
 
 
 class _PreparingCursor(psycopg.Cursor[Any]):

@@ -13,7 +13,13 @@ from embeddings.store._parts import GROWING, STATE, VERSION, forget, read, rows_
 from embeddings.store._reading import existing
 from embeddings.store._segments import give_up, sealed
 from embeddings.store._values import GROWING_SEGMENT, Matrix, TextIdExists
-from embeddings.store._wire import encode_vectors, open_cursor, vector_oid
+from embeddings.store._wire import (
+    encode_texts,
+    encode_uuids,
+    encode_vectors,
+    open_cursor,
+    vector_oid,
+)
 
 _SEGMENT = sql.SQL("(SELECT segment FROM {state} WHERE project_id = %(project)s)").format(
     state=sql.Identifier(STATE)
@@ -171,11 +177,11 @@ def _insertion(
     return statement, {
         "project": project_id,
         "instance": instance_id,
-        "ids": [uuid7() for _ in order],
-        "text_ids": [text_ids[row] for row in order],
+        "ids": encode_uuids([uuid7() for _ in order]),
+        "text_ids": encode_texts([text_ids[row].encode() for row in order]),
         "vectors": encode_vectors(vectors[order], vector_oid()),
-        "texts": [texts[row] for row in order],
-        "metadata": [metadata[row].decode() for row in order],
+        "texts": encode_texts([texts[row].encode() for row in order]),
+        "metadata": encode_texts([metadata[row] for row in order]),
     }
 
 

@@ -1,0 +1,44 @@
+"""Logs each request once, when it is answered."""
+
+import uuid
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django_structlog.middlewares import RequestMiddleware
+
+
+class RequestLog(RequestMiddleware):
+    """Binds who asks from where to every log line of a request, and logs that it was answered.
+
+    The library does the same, and more that nobody reads here: it also logs that a request begins,
+    and looks through every header that may name an address, which takes as long as a search and
+    believes what anybody sends.
+    """
+
+    def prepare(self, request: HttpRequest) -> None:
+        """Bind a number of the request's own, and the address it comes from."""
+        structlog.contextvars.bind_contextvars(
+            request_id=str(uuid.uuid4()), ip=_address_of(request)
+        )
+
+    def handle_response(self, request: HttpRequest, response: HttpResponse) -> None:
+        """Log the answer with the account that asked."""
+        # A view has put it there; the lazy one of a session would be looked up for the log only.
+        user = request.__dict__.get("user")
+        pk = None if user is None or not hasattr(user, "_meta") else user.pk
+        structlog.contextvars.bind_contextvars(user_id=pk)
+        super().handle_response(request, response)
+
+    @staticmethod
+    def bind_user_id(request: Any) -> None:
+        """Leave what is bound."""
+
+
+def _address_of(request: HttpRequest) -> str | None:
+    address = request.META.get("REMOTE_ADDR")
+    if settings.BEHIND_TLS:
+        # Our proxy adds the address it sees at the end; what stands before may be made up.
+        address = request.META.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip() or address
+    return address
