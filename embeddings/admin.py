@@ -259,7 +259,8 @@ class SearchIndexAdmin(ServiceAdmin[SearchIndex]):
         self, request: HttpRequest, obj: SearchIndex | None = None
     ) -> list[str]:
         """Keep everything but the settings."""
-        fields: list[str] = [name for _, part in self.fieldsets or [] for name in part["fields"]]
+        parts: Any = self.fieldsets
+        fields = [name for _, part in parts for name in part["fields"]]
         return [name for name in fields if name not in self._settings]
 
     def has_add_permission(self, request: HttpRequest) -> bool:

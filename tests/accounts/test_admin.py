@@ -78,7 +78,8 @@ def test_lists_searches_and_forms_open(cast: Cast, model: type[Model]) -> None:
     for wrong in ({"p": "-1"}, {"o": "99"}, {"nonsense": "1"}, {"created_at__year": "x"}):
         assert ada.get(address(model), wrong).status_code in (200, 302)
     form = ada.get(address(model, "add"))
-    page(form) if model._meta.model_name != "embedding" else page(form, 403)
+    # What the program makes by itself has no form to make it.
+    page(form, 403 if model._meta.app_label == "embeddings" else 200)
 
 
 def every_address() -> list[str]:

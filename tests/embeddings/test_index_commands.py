@@ -108,3 +108,21 @@ def test_rebuilding_is_asked_for_or_refused(filled: Cast) -> None:
     assert indexes.wanting() == [filled.project.pk]
     assert run("rebuildindex", "alice/nothing").code == 2
     assert store.parts_of(filled.project.pk).segment is not None
+
+
+@pytest.mark.slow
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+def test_tending_builds_again_what_was_asked_for(filled: Cast) -> None:
+    assert run("tendindexes").code == 0
+    first = SearchIndex.objects.get()
+    assert filled.alice.patch("/v1/projects/alice/letters/index", {"m": 8}).status == 200
+    assert run("rebuildindex", "alice/letters").code == 0
+    ran = run("tendindexes", "--json")
+    assert json.loads(ran.out)["tended"] == ["alice/letters"]
+    index = SearchIndex.objects.get()
+    assert (index.state, index.built_m, index.rebuild_requested) == ("indexed", 8, False)
+    assert index.segment == first.segment
+    assert index.built_at is not None
+    assert first.built_at is not None
+    assert index.built_at > first.built_at
+    assert json.loads(run("tendindexes", "--json").out)["tended"] == []
