@@ -165,12 +165,10 @@ def similar_to_vector(
     filter besides, where `wanted` has none.
     Raises as `project_for`, and Invalid for the body.
     """
-    content: list[bytes] = []
+    content = _once(body)
 
     def search(project: Project, rests_on: Sequence[RowVersion]) -> Ranking:
-        if not content:
-            content.append(body())
-        vector, condition = batches.parse_query(content[0], project.instance.dimensions)
+        vector, condition = batches.parse_query(content(), project.instance.dimensions)
         asked = wanted
         if condition is not None:
             if wanted.filters:
@@ -180,6 +178,24 @@ def similar_to_vector(
         return store.nearest(project.pk, vector, asked, rests_on)
 
     return _searching(credentials, owner, handle, search)
+
+
+def _once(read: Callable[[], bytes]) -> Callable[[], bytes]:
+    """Return what reads a body at the first call, and then returns or refuses the same again."""
+    answers: list[bytes | DomainError] = []
+
+    def answer() -> bytes:
+        if not answers:
+            try:
+                answers.append(read())
+            except DomainError as refusal:
+                answers.append(refusal)
+        [known] = answers
+        if isinstance(known, DomainError):
+            raise known
+        return known
+
+    return answer
 
 
 def _searching(

@@ -1,5 +1,6 @@
 """Similarity search: the ranking is numpy's, on real texts and by every parameter."""
 
+import gzip
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 from django.db import transaction
-from pytest_django import DjangoAssertNumQueries, DjangoDbBlocker
+from pytest_django import DjangoAssertNumQueries, DjangoDbBlocker, Settings
 
 from tests.factories import Answer, Caller, Cast, item, make_instance, make_project, make_user
 
@@ -513,3 +514,31 @@ def test_a_search_body_that_is_no_such_object_is_refused(cast: Cast, body: bytes
     answer = cast.rita.post(LETTERS, raw=body, headers={"Content-Length": str(len(body))})
     assert answer.status in {400, 411} if not body else answer.status == 400
     assert answer["status"] == answer.status
+
+
+VECTOR = b'{"vector": [1, 2, 3]}'
+DAMAGED: dict[str, tuple[bytes, dict[str, str], int]] = {
+    "no gzip": (b"junk", {"Content-Encoding": "gzip"}, 400),
+    "half a gzip": (gzip.compress(VECTOR)[:-6], {"Content-Encoding": "gzip"}, 400),
+    "unpacks to too much": (
+        gzip.compress(b" " * 100_000 + VECTOR),
+        {"Content-Encoding": "gzip"},
+        413,
+    ),
+    "too much": (b" " * 5_000 + VECTOR, {}, 413),
+    "no JSON": (b"{", {}, 400),
+    "another encoding": (VECTOR, {"Content-Encoding": "br"}, 415),
+}
+
+
+@pytest.mark.parametrize(("body", "headers", "status"), list(DAMAGED.values()), ids=list(DAMAGED))
+def test_a_damaged_body_is_refused_alike_by_the_first_search_and_the_next(
+    cast: Cast, settings: Settings, body: bytes, headers: dict[str, str], status: int
+) -> None:
+    settings.MAX_BODY_BYTES = 4_000
+    first = cast.rita.post(LETTERS, raw=body, headers=headers)
+    assert first.status == status
+    # Now it is remembered that Rita may search; what she sends can be read once only.
+    for _ in range(3):
+        assert cast.rita.post(LETTERS, raw=VECTOR).status == 200
+    assert cast.rita.post(LETTERS, raw=body, headers=headers).body == first.body
