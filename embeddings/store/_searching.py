@@ -348,7 +348,8 @@ class _with_settings:  # noqa: N801
         connection.ensure_connection()
         plain: psycopg.Connection[Any] = connection.connection
         self.pipeline = plain.pipeline()
-        self.pipeline.__enter__()
+        with connection.wrap_database_errors:
+            self.pipeline.__enter__()
         calls = ", ".join(
             f"set_config('{name}', %(setting_{number})s, true)"
             for number, name in enumerate(self.settings)
