@@ -36,6 +36,7 @@ from tests.embeddings.large import (
 from tests.factories import Cast
 from tests.jobs import rows as job_rows
 from tests.jobs import run_jobs
+from tests.races import asking, at_once
 
 pytestmark = pytest.mark.django_db
 # CREATE INDEX CONCURRENTLY and VACUUM do not run inside a transaction.
@@ -464,6 +465,28 @@ class TestFailures:
                 cursor.execute("RESET lock_timeout")
         assert (index["state"], index["last_error"]) == ("indexed", None)
         assert invalid_indexes() == []
+
+    def test_an_export_neither_waits_nor_loses_rows_when_everything_is_deleted(
+        self, indexed: Fill, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shelf = indexed(300)
+        shelf.upload(range(300, 320))
+        (table,) = segments()
+        export = store.snapshot(shelf.row.pk, size=50)
+        exported = [row.text_id for row in next(export)]
+        # Whoever cannot empty the table in one step deletes its rows.
+        (answer,) = at_once([asking(shelf.owner, "DELETE", shelf.embeddings)])
+        assert answer.status == 200, answer.body
+        exported += [row.text_id for part in export for row in part]
+        assert exported == [name(row) for row in range(320)]
+        assert segments() == {table: 0}
+        assert shelf.everything() == {}
+        monkeypatch.setattr(indexes, "GRACE_S", -1.0)
+        with elsewhere(f"SELECT count(*) FROM {table}"):
+            indexes.sweep()
+            assert segments() == {table: 0}
+        indexes.sweep()
+        assert segments() == {}
 
 
 # --- Settings -------------------------------------------------------------------------------------
