@@ -42,6 +42,17 @@ def _is_conflict(error: BaseException) -> bool:
     )
 
 
+def is_lost() -> bool:
+    """Say whether the connection broke, and close it then: the next statement makes a new one.
+
+    Asked after an error. Not inside a transaction, which went with the connection.
+    """
+    if connection.in_atomic_block or connection.is_usable():
+        return False
+    connection.close()
+    return True
+
+
 def was_refused(error: DatabaseError) -> bool:
     """Tell whether the database said no; else it went away, and may have done what it was asked."""
     state = getattr(error.__cause__, "sqlstate", None)

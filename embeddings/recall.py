@@ -134,4 +134,6 @@ def _wilson(found: int, looked_for: int) -> tuple[float | None, float | None]:
     center = share + _Z**2 / (2 * looked_for)
     spread = _Z * math.sqrt(share * (1 - share) / looked_for + (_Z / (2 * looked_for)) ** 2)
     scale = 1 + _Z**2 / looked_for
-    return max(0.0, (center - spread) / scale), min(1.0, (center + spread) / scale)
+    # Rounding puts 0 and 1 outside, or an end of the interval beyond them, by the last digit.
+    low, high = (center - spread) / scale, (center + spread) / scale
+    return max(0.0, min(low, share)), min(1.0, max(high, share))

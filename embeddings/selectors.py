@@ -6,9 +6,11 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import quote_plus
 
 import orjson
+from django.db import InterfaceError, OperationalError
 
 from accounts.authentication import Credentials
 from accounts.policy import Actor, Level, require_admin
+from common.database import is_lost
 from common.errors import DomainError, FieldError, Invalid, NotFound
 from common.versions import RowVersion
 from embeddings import batches, filters, store
@@ -208,8 +210,13 @@ def _searching(
     known = access.remembered(credentials, owner=owner, handle=handle)
     if known is not None:
         # What is remembered may be true no longer. The search finds out; a refusal may rest on it.
-        with suppress(store.Stale, DomainError):
-            return Found(known.actor, known.project, search(known.project, known.rests_on))
+        try:
+            with suppress(store.Stale, DomainError):
+                return Found(known.actor, known.project, search(known.project, known.rests_on))
+        except (OperationalError, InterfaceError):
+            # Other requests begin with a query that Django has look after its connection first.
+            if not is_lost():
+                raise
     fresh = access.look_up(credentials, owner=owner, handle=handle)
     return Found(fresh.actor, fresh.project, search(fresh.project, ()))
 

@@ -361,7 +361,9 @@ def _execute(
 ) -> list[tuple[Any, ...]]:
     """Run a statement with settings of its own, in one transaction and one round trip."""
     if not settings:
-        return _execute_alone(statement, parameters)
+        with open_cursor(prepare=True) as cursor:
+            cursor.execute(statement, parameters)
+            return list(cursor.fetchall())
     connection.ensure_connection()
     plain: psycopg.Connection[Any] = connection.connection
     with open_cursor(prepare=True) as setting, open_cursor(prepare=True) as cursor:
@@ -369,24 +371,6 @@ def _execute(
         with connection.wrap_database_errors, plain.pipeline():
             setting.execute(_setting(tuple(settings)), list(settings.values()))
             cursor.execute(statement, parameters)
-        return list(cursor.fetchall())
-
-
-def _execute_alone(statement: Any, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """Run a statement; once more on a new connection where the server closed the old one.
-
-    It may be the request's first, which nobody has tried the connection for.
-    """
-    try:
-        with open_cursor(prepare=True) as cursor:
-            cursor.execute(statement, parameters)
-            return list(cursor.fetchall())
-    except OperationalError:
-        if connection.in_atomic_block or connection.is_usable():
-            raise
-    connection.close()
-    with open_cursor(prepare=True) as cursor:
-        cursor.execute(statement, parameters)
         return list(cursor.fetchall())
 
 

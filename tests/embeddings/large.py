@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from django.db import DatabaseError, connection, connections
 
-from embeddings import demo, indexes
+from embeddings import demo, indexes, store
 from projects.models import Project
 from tests.factories import Answer, Caller, make_instance, make_project
 from tests.jobs import run_jobs
@@ -210,6 +210,13 @@ def plan(answer: Answer) -> str:
     return str(answer["explain"]["plan"])
 
 
+def assert_first(answer: Answer, row: int) -> None:
+    """Check that a search with the vector of a text found that text first."""
+    text_id, similarity = hits(answer)[0]
+    assert text_id == name(row)
+    assert similarity == pytest.approx(1, abs=1e-6)
+
+
 # --- What the database holds ----------------------------------------------------------------------
 def facts(statement: str, *parameters: Any) -> list[Any]:
     """Return the rows of a query; those of one column as values."""
@@ -269,7 +276,7 @@ def after_step(
     monkeypatch: pytest.MonkeyPatch, step: str, change: Callable[[], object], *, once: bool = True
 ) -> list[int]:
     """Have something happen after a step (`copy`, `index`) of the next build; return the calls."""
-    real: Callable[..., Any] = getattr(indexes.store, step)
+    real: Callable[..., Any] = getattr(store, step)
     calls: list[int] = []
 
     def stand_in(*arguments: Any, **keywords: Any) -> Any:
@@ -279,7 +286,7 @@ def after_step(
             change()
         return result
 
-    monkeypatch.setattr(indexes.store, step, stand_in)
+    monkeypatch.setattr(store, step, stand_in)
     return calls
 
 

@@ -232,10 +232,11 @@ def test_a_walk_that_ends_early_is_answered_exactly(
 
 def test_a_stored_text_is_compared_with_what_matches(shelf: Shelf, walked: None) -> None:
     for row in (0, 3, 700, ROWS + 1):
-        for filters, keep in (
+        cases: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
             ({"parity": "odd"}, lambda each: each % 2 == 1),
             ({"flag": True, "parity": "even"}, lambda each: each % 6 == 0),
-        ):
+        ]
+        for filters, keep in cases:
             answer = shelf.like(name(row), filter=json.dumps(filters))
             kept = [each for each in ALL if each != row and keep(each)]
             expected = brute_force(vectors(DIMENSIONS)[row], kept)[:10]
