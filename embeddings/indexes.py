@@ -41,7 +41,7 @@ SEAL_FROM = 1_000
 SEAL_CHUNK = 250
 # Beyond this share of the sealed rows, building a new graph is quicker than adding to the old one.
 _REBUILD_SHARE = 0.25
-_REBUILD_FROM = 20_000
+_REBUILD_FROM = 5 * SEAL_FROM
 # A project that shrank below this share of the threshold is searched exactly again.
 _SHRINK_SHARE = 0.5
 # Those that have grown to this share of it are told of.
@@ -211,11 +211,12 @@ def _next_step(project: Project) -> Callable[[], None] | None:
             return lambda: _cancel(project)
         return None
     segment = index.segment
-    growing = store.growing(project.pk, at_most=_REBUILD_FROM)
     sealed = store.sealed(segment)
+    rebuild_from = max(int(_REBUILD_SHARE * sealed), _REBUILD_FROM)
+    growing = store.growing(project.pk, at_most=rebuild_from)
     if sealed + growing < _SHRINK_SHARE * threshold:
         return lambda: _dissolve(project, segment)
-    if growing >= max(_REBUILD_SHARE * sealed, SEAL_FROM) and growing >= SEAL_FROM * 5:
+    if growing >= rebuild_from:
         return lambda: _build(project, dimensions)
     if index.building_segment is not None:
         return lambda: _build(project, dimensions)

@@ -133,7 +133,8 @@ class RecallQuery(Query):
         default=50,
         min_value=1,
         max_value=200,
-        help_text="How many stored vectors to search with; more tell more precisely.",
+        help_text="How many stored vectors to search with; more tell more precisely. Fewer are "
+        "compared where they would take longer than some seconds.",
     )
     ef_search = QueryNumber(
         required=False,
