@@ -1,5 +1,7 @@
 """The life of an index: exact, building, indexed, and back; settings; what readers see."""
 
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -548,33 +550,44 @@ class TestSettings:
         assert seen == ["building"]
         assert shelf.index()["state"] == "indexed"
 
-    def test_a_reader_of_long_standing_keeps_nobody_else_from_searching(
-        self, indexed: Fill
-    ) -> None:
+    def test_nobody_queues_up_behind_a_reader_of_long_standing(self, indexed: Fill) -> None:
         """An export holds its lock for as long as somebody reads it."""
         shelf = indexed(300)
         (table,) = segments()
-        plain = facts("SHOW lock_timeout")
-        assert plain == ["5s"]
-        waiting: list[int] = []
+        path = f"/v1/projects/{shelf.name}/index/rebuild"
+        assert shelf.owner.post(path).status == 202
+        number = shelf.row.pk
+        is_over = threading.Event()
+        queued: list[str] = []
 
-        def note(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
+        def tend() -> None:
             try:
-                return execute(sql, params, many, context)
+                indexes.tend(number)
             finally:
-                text = sql if isinstance(sql, str) else repr(sql)
-                if "DROP INDEX" in text and "CONCURRENTLY" not in text:
-                    waiting.append(1)
+                is_over.set()
 
-        with elsewhere(f"SELECT count(*) FROM {table}"), connection.execute_wrapper(note):
-            with connection.cursor() as cursor:
-                cursor.execute("SET lock_timeout = '300ms'")
-            shelf.owner.post(f"/v1/projects/{shelf.name}/index/rebuild")
-        with connection.cursor() as cursor:
-            cursor.execute("RESET lock_timeout")
+        def watch() -> None:
+            while not is_over.is_set():
+                queued.extend(
+                    facts(
+                        "SELECT mode FROM pg_locks WHERE NOT granted AND relation = %s::regclass",
+                        table,
+                    )
+                )
+                time.sleep(0.002)
+
+        def search() -> None:
+            while not is_over.is_set():
+                assert plan(shelf.search(vectors(64)[0])) == "hnsw"
+
+        limit = "SET LOCAL idle_in_transaction_session_timeout = '1500ms'"
+        with elsewhere(f"{limit}; SELECT count(*) FROM {table}"):
+            at_once([tend, watch, search])
+        assert queued == []
         run_jobs()
-        assert waiting == []
-        assert shelf.index()["state"] == "indexed"
+        index = shelf.index()
+        assert (index["state"], index["last_error"]) == ("indexed", None)
+        assert invalid_indexes() == []
 
 
 def test_candidates_are_measured_unless_they_are_chosen(indexed: Fill) -> None:
