@@ -6,8 +6,8 @@ from typing import Any, cast
 from uuid import UUID
 
 from django.db import connection
-from django.db.models import Count, Model, OuterRef, Q, QuerySet, Subquery, Value
-from django.db.models.functions import Coalesce, Lower
+from django.db.models import BigIntegerField, Func, Model, Q, QuerySet, Value
+from django.db.models.functions import Lower
 from django.db.models.lookups import Exact
 
 from accounts.models import User
@@ -146,17 +146,17 @@ def grouped_in(projects: Iterable[Project]) -> dict[type[Model], int]:
     return {model: model._default_manager.filter(project__in=keys).count() for model in grouped}
 
 
+class _CountOfEmbeddings(Func):
+    """What the embeddings app counts for a project (its migration 0002)."""
+
+    function = "embeddings_count"
+    arity = 1
+    output_field = BigIntegerField()
+
+
 def with_counts(rows: QuerySet[Project]) -> QuerySet[Project]:
     """Annotate each project with its `number_of_embeddings`."""
-    embeddings: Any = Project._meta.get_field("embeddings").related_model
-    counted = (
-        embeddings.objects.filter(project=OuterRef("pk"))
-        .order_by()
-        .values("project")
-        .annotate(number=Count("*"))
-        .values("number")
-    )
-    annotated = rows.annotate(number_of_embeddings=Coalesce(Subquery(counted), 0))
+    annotated = rows.annotate(number_of_embeddings=_CountOfEmbeddings("pk"))
     return cast("QuerySet[Project]", annotated)
 
 

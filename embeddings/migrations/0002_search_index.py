@@ -45,6 +45,36 @@ BEGIN
 END
 $$;
 
+-- Counts a project's rows where they are. A statement about all partitions may have looked for them
+-- before a segment took another's place, and then finds the old one empty and not the new one.
+CREATE FUNCTION embeddings_count(project bigint) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    before record;
+    version xid;
+    growing bigint;
+    sealed bigint;
+BEGIN
+    LOOP
+        SELECT segment, xmin AS version INTO before
+            FROM embeddings_searchindex WHERE project_id = project;
+        sealed := 0;
+        IF before.segment IS NULL THEN
+            SELECT count(*) INTO growing
+                FROM embeddings_embedding_growing WHERE project_id = project;
+        ELSE
+            -- One statement, since rows move from one part to the other.
+            EXECUTE format(
+                'SELECT (SELECT count(*) FROM embeddings_embedding_growing WHERE project_id = $1),'
+                ' (SELECT count(*) FROM %I)', 'embeddings_embedding_' || before.segment
+            ) INTO growing, sealed USING project;
+        END IF;
+        SELECT xmin INTO version FROM embeddings_searchindex WHERE project_id = project;
+        EXIT WHEN version IS NOT DISTINCT FROM before.version;
+    END LOOP;
+    RETURN growing + sealed;
+END
+$$;
+
 CREATE FUNCTION embeddings_index_deleted() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF OLD.segment IS NOT NULL THEN
@@ -76,6 +106,7 @@ DROP TRIGGER embeddings_project_deleted ON projects_project;
 DROP FUNCTION embeddings_project_deleted();
 DROP TRIGGER embeddings_index_deleted ON embeddings_searchindex;
 DROP FUNCTION embeddings_index_deleted();
+DROP FUNCTION embeddings_count(bigint);
 DROP FUNCTION embeddings_retire_segment(integer);
 DROP SEQUENCE embeddings_segment_number;
 ALTER TABLE embeddings_embedding_growing ALTER COLUMN project_id SET STATISTICS -1;
