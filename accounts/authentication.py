@@ -40,13 +40,7 @@ class KeyAuthentication(BaseAuthentication):
 
     def key_of(self, request: Request) -> str | None:
         """Return the key that was sent, None without a header; raise Unauthenticated."""
-        header = self.header_of(request)
-        if header is None:
-            return None
-        scheme, _, key = header.partition(" ")
-        if scheme.lower() != "bearer" or not key or not key.isascii() or not key.isprintable():
-            raise Unauthenticated("Send the key as 'Authorization: Bearer <key>'.")
-        return key
+        return key_in(self.header_of(request))
 
     def header_of(self, request: Request) -> str | None:
         """Return the header that holds the key, or None without one."""
@@ -56,6 +50,19 @@ class KeyAuthentication(BaseAuthentication):
     def authenticate_header(self, request: Request) -> str:
         """Return the challenge of a 401."""
         return 'Bearer realm="armarium"'
+
+
+def key_in(header: str | None) -> str | None:
+    """Return the key that an Authorization header holds, None without one.
+
+    Raises Unauthenticated for a header that holds anything else.
+    """
+    if header is None:
+        return None
+    scheme, _, key = header.partition(" ")
+    if scheme.lower() != "bearer" or not key or not key.isascii() or not key.isprintable():
+        raise Unauthenticated("Send the key as 'Authorization: Bearer <key>'.")
+    return key
 
 
 class AuthKeyAuthentication(KeyAuthentication):
@@ -133,7 +140,7 @@ class NoteKeyUse:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = self.get_response(request)
         actor = getattr(request, "api_actor", None)
-        if isinstance(actor, Actor) and actor.key is not None:
+        if isinstance(actor, Actor) and actor.key is not None and services.is_due(actor.key):
             # What Django calls when the server has sent the response and closes it.
             response._resource_closers.append(partial(_note, actor.key))  # type: ignore[attr-defined]
         return response

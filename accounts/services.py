@@ -242,10 +242,15 @@ def delete_keys(rows: Any) -> int:
 def note_key_use(key: ApiKey) -> None:
     """Remember that a key was used, at most once a minute."""
     now = timezone.now()
-    stale = now - KEY_USE_RESOLUTION
-    if key.last_used_at is None or key.last_used_at < stale:
-        due = Q(last_used_at__isnull=True) | Q(last_used_at__lt=stale)
+    if is_due(key):
+        due = Q(last_used_at__isnull=True) | Q(last_used_at__lt=now - KEY_USE_RESOLUTION)
         ApiKey.objects.filter(due, pk=key.pk).update(last_used_at=now)
+
+
+def is_due(key: ApiKey) -> bool:
+    """Say whether a key's use was last remembered longer than a minute ago, or never."""
+    last = key.last_used_at
+    return last is None or last < timezone.now() - KEY_USE_RESOLUTION
 
 
 @transaction.atomic

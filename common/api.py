@@ -34,7 +34,7 @@ class Resource(APIView):
             raise MethodNotAllowed(request.method or "")
         super().initial(request, *args, **kwargs)
         query_string = request.META.get("QUERY_STRING", "")
-        self.query = dict(_read_query(self.queries.get(method, Query), query_string))
+        self.query = dict(read_query(self.queries.get(method, Query), query_string))
 
 
 S = TypeVar("S", bound=serializers.BaseSerializer[Any])
@@ -86,7 +86,7 @@ def spool_body(request: Request) -> BinaryIO:
 
 # The same few come again and again, and reading one takes longer than many a search.
 @lru_cache(maxsize=1_000)
-def _read_query(query: type[Query], query_string: str) -> dict[str, Any]:
+def read_query(query: type[Query], query_string: str) -> dict[str, Any]:
     """Return the values of a query string; raise Invalid."""
     _check_query_string(query_string)
     # As Django does, whose requests hold the query string in Latin-1.

@@ -1,6 +1,7 @@
 """Logs each request once, when it is answered."""
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
@@ -20,7 +21,7 @@ class RequestLog(RequestMiddleware):
     def prepare(self, request: HttpRequest) -> None:
         """Bind a number of the request's own, and the address it comes from."""
         structlog.contextvars.bind_contextvars(
-            request_id=str(uuid.uuid4()), ip=_address_of(request)
+            request_id=str(uuid.uuid4()), ip=address_in(request.META)
         )
 
     def handle_response(self, request: HttpRequest, response: HttpResponse) -> None:
@@ -36,9 +37,10 @@ class RequestLog(RequestMiddleware):
         """Leave what is bound."""
 
 
-def _address_of(request: HttpRequest) -> str | None:
-    address = request.META.get("REMOTE_ADDR")
+def address_in(environ: Mapping[str, Any]) -> str | None:
+    """Return the address that a request comes from; behind our own proxy, the one it names."""
+    address: str | None = environ.get("REMOTE_ADDR")
     if settings.BEHIND_TLS:
         # Our proxy adds the address it sees at the end; what stands before may be made up.
-        address = request.META.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip() or address
+        address = environ.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip() or address
     return address

@@ -145,6 +145,9 @@ _session = {
     # One request is one processor's work; parallel plans and JIT only pay for reports.
     "max_parallel_workers_per_gather": 0,
     "jit": "off",
+    # What is prepared (searches) is planned once a connection, not each time: planning takes longer
+    # than searching, and where a project's rows are does not depend on the values.
+    "plan_cache_mode": "force_generic_plan",
 }
 _database = env.database()
 EMBEDDED_POSTGRES: EmbeddedPostgres | None = None

@@ -4,6 +4,7 @@ Run as ``python -m config.web_server`` by `config.processes`.
 """
 
 import argparse
+import gc
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -34,6 +35,11 @@ def application() -> "WSGIHandler":
         signal.signal(number, signal.SIG_DFL)
     from config.wsgi import application
 
+    # What is loaded stays, so nobody need look through it for garbage again; and requests make
+    # little that only the collector could free.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     return application
 
 

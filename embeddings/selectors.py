@@ -170,16 +170,33 @@ def similar_to_vector(
     content = _once(body)
 
     def search(project: Project, rests_on: Sequence[RowVersion]) -> Ranking:
-        vector, condition = batches.parse_query(content(), project.instance.dimensions)
-        asked = wanted
-        if condition is not None:
-            if wanted.filters:
-                problem = "Send the filter in the body or in the query string, not in both."
-                raise Invalid(problem, errors=[FieldError("body.filter", problem)])
-            asked = replace(wanted, filters=filters.parse(condition, "body.filter"))
-        return store.nearest(project.pk, vector, asked, rests_on)
+        return _nearest(project, content(), wanted, rests_on)
 
     return _searching(credentials, owner, handle, search)
+
+
+def similar_if_remembered(known: access.Access, *, body: bytes, wanted: Wanted) -> Found | None:
+    """Do the same for somebody whose permission is remembered; None where it holds no longer.
+
+    Raises Invalid, which may rest on what is remembered, and errors of the database.
+    """
+    try:
+        ranking = _nearest(known.project, body, wanted, known.rests_on)
+    except store.Stale:
+        return None
+    return Found(known.actor, known.project, ranking)
+
+
+def _nearest(
+    project: Project, body: bytes, wanted: Wanted, rests_on: Sequence[RowVersion]
+) -> Ranking:
+    vector, condition = batches.parse_query(body, project.instance.dimensions)
+    if condition is not None:
+        if wanted.filters:
+            problem = "Send the filter in the body or in the query string, not in both."
+            raise Invalid(problem, errors=[FieldError("body.filter", problem)])
+        wanted = replace(wanted, filters=filters.parse(condition, "body.filter"))
+    return store.nearest(project.pk, vector, wanted, rests_on)
 
 
 def _once(read: Callable[[], bytes]) -> Callable[[], bytes]:

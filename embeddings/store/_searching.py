@@ -259,6 +259,8 @@ def _statement(shape: _Shape, plan: Plan, candidates: int, dimensions: int) -> b
         # computed once for each row.
         ") AS ranked WHERE 1 - distance >= %(threshold)s) AS hits ON seen.at_home AND seen.guarded"
         " ORDER BY hits.similarity DESC, hits.text_id"
+        # A prepared statement keeps its plan: plans made under other settings need another text.
+        f" -- {plan}"
     )
     return text.encode()
 
