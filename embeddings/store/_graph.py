@@ -29,5 +29,5 @@ def candidates(wanted: int, dimensions: int) -> int:
     """Return how many candidates to re-rank by exact similarity so as to find the wanted ones."""
     if dimensions <= LARGEST_HALFVEC:
         # Half precision swaps neighbours only; some more make ties and the order exact.
-        return max(20, wanted + max(10, wanted // 4))
+        return wanted + max(4, wanted // 8)
     return max(200, 10 * wanted)

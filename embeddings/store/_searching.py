@@ -51,11 +51,13 @@ MOST_CANDIDATES = 1_000
 _NUMBERS_A_MILLISECOND = 3_000_000
 # What a filter finds is compared exactly while that takes about as long as walking the graph.
 _BITMAP_MS = 1.0
-_BUCKETS = (20, 40, 80, 160, 320, 640, MOST_CANDIDATES)
+_BUCKETS = (16, 32, 64, 128, 256, 512, MOST_CANDIDATES)
 # How much farther than expected the graph is walked for matches of a filter.
 _PATIENCE = 4
 _FEWEST_SCANNED, _MOST_SCANNED = 2_000, 40_000
 _ATTEMPTS = 20
+# PostgreSQL's largest whole number.
+_LARGEST = 2**63 - 1
 
 
 def nearest(
@@ -96,7 +98,7 @@ def _rank(
         "project": project_id,
         "limit": wanted.limit,
         "offset": wanted.offset,
-        "last": wanted.last,
+        "last": min(wanted.last, _LARGEST),
         "threshold": wanted.threshold,
         **query,
         **values,
