@@ -41,7 +41,7 @@ SEAL_FROM = 1_000
 SEAL_CHUNK = 250
 # Beyond this share of the sealed rows, building a new graph is quicker than adding to the old one.
 _REBUILD_SHARE = 0.25
-_REBUILD_FROM = 5 * SEAL_FROM
+_REBUILD_CHUNKS = 5
 # A project that shrank below this share of the threshold is searched exactly again.
 _SHRINK_SHARE = 0.5
 # Those that have grown to this share of it are told of.
@@ -212,7 +212,7 @@ def _next_step(project: Project) -> Callable[[], None] | None:
         return None
     segment = index.segment
     sealed = store.sealed(segment)
-    rebuild_from = max(int(_REBUILD_SHARE * sealed), _REBUILD_FROM)
+    rebuild_from = max(int(_REBUILD_SHARE * sealed), _REBUILD_CHUNKS * SEAL_FROM)
     growing = store.growing(project.pk, at_most=rebuild_from)
     if sealed + growing < _SHRINK_SHARE * threshold:
         return lambda: _dissolve(project, segment)

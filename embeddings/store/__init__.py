@@ -6,7 +6,7 @@ Vectors cross the wire in pgvector's binary format: 16-bit dimension count, 16 u
 big-endian float32 numbers.
 """
 
-from embeddings.store._parts import REMEMBER_FOR_S, Parts, forget, look, parts_of
+from embeddings.store._parts import REMEMBER_FOR_S, Parts, forget, forget_all, look, parts_of
 from embeddings.store._reading import (
     after,
     count,
@@ -81,6 +81,7 @@ __all__ = [
     "encode_vector",
     "existing",
     "forget",
+    "forget_all",
     "get",
     "give_up",
     "growing",

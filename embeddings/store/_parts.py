@@ -7,12 +7,14 @@ A segment that is given up is emptied and dropped much later than any process re
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from django.db import OperationalError
+import psycopg
+from django.db import OperationalError, ProgrammingError, connection
 from psycopg import sql
 
 from embeddings.store._wire import open_cursor
@@ -90,6 +92,27 @@ def forget(project_id: int) -> None:
     _remembered.pop(project_id, None)
 
 
+def forget_all() -> None:
+    """Look again before the next statement about any project."""
+    _remembered.clear()
+
+
+@contextmanager
+def looking_again(project_id: int) -> Iterator[None]:
+    """Have the next statement look again where a segment is not there: what was seen is undone."""
+    try:
+        yield
+    except ProgrammingError as error:
+        forget(project_id)
+        if isinstance(error.__cause__, psycopg.errors.UndefinedTable):
+            raise Gone from error
+        raise
+
+
+class Gone(OperationalError):
+    """A segment was looked for that is not there."""
+
+
 _LOOK = f"""
     SELECT state.xmin::text::bigint, state.segment, coalesce(state.built_dimensions, 0)::int,
         coalesce(state.ef_search, state.measured_ef_search, 100)::int,
@@ -132,9 +155,14 @@ def read(
     """
     for _ in range(_ATTEMPTS):
         parts = parts_of(project_id)
-        with open_cursor() as cursor:
-            cursor.execute(statement(parts), {**parameters, "project": project_id})
-            rows = cursor.fetchall()
+        try:
+            with looking_again(project_id), open_cursor() as cursor:
+                cursor.execute(statement(parts), {**parameters, "project": project_id})
+                rows = cursor.fetchall()
+        except Gone:
+            if connection.in_atomic_block:
+                raise
+            continue
         version = rows[0][0] if rows else look(project_id).version
         if version == parts.version:
             return [row[1:] for row in rows]

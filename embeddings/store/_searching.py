@@ -28,8 +28,10 @@ from embeddings.filters import Equality
 from embeddings.store import _graph
 from embeddings.store._parts import (
     STATE,
+    Gone,
     Parts,
     forget,
+    looking_again,
     name_of,
     parts_of,
     trusted,
@@ -107,16 +109,14 @@ def _rank(
     tables = tuple(guard.table for guard in guards)
     for _ in range(_ATTEMPTS):
         parts = parts_of(project_id)
-        choice = _choose(parts, wanted, conditions, values)
-        while True:
-            shape = _Shape(parts.segment, parts.version is None, by_vector, conditions, tables)
-            statement = _statement(shape, choice.plan, choice.candidates, parts.dimensions)
-            found = _run(statement, parameters, parts, choice, conditions)
-            if not (found.at_home and found.guarded) or not choice.candidates:
-                break
-            if found.candidates >= choice.candidates and not found.is_cut:
-                break
-            choice = _Choice(Plan.EXACT, fell_back=True)
+        shape = _Shape(parts.segment, parts.version is None, by_vector, conditions, tables)
+        try:
+            with looking_again(project_id):
+                choice, found = _search(parts, shape, wanted, parameters, values)
+        except Gone:
+            if connection.in_atomic_block:
+                raise
+            continue
         if not found.at_home:
             forget(project_id)
             continue
@@ -134,6 +134,25 @@ def _rank(
             fell_back=choice.fell_back,
         )
     raise OperationalError(f"The embeddings of project {project_id} keep moving.")
+
+
+def _search(
+    parts: Parts,
+    shape: "_Shape",
+    wanted: Wanted,
+    parameters: dict[str, Any],
+    values: dict[str, Any],
+) -> tuple["_Choice", "_Found"]:
+    """Run the plan that is chosen, and compare every row where it found too little."""
+    choice = _choose(parts, wanted, shape.conditions, values)
+    while True:
+        statement = _statement(shape, choice.plan, choice.candidates, parts.dimensions)
+        found = _run(statement, parameters, parts, choice, shape.conditions)
+        if not (found.at_home and found.guarded) or not choice.candidates:
+            return choice, found
+        if found.candidates >= choice.candidates and not found.is_cut:
+            return choice, found
+        choice = _Choice(Plan.EXACT, fell_back=True)
 
 
 # --- Which plan -----------------------------------------------------------------------------------
