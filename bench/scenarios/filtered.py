@@ -37,9 +37,16 @@ class Filter:
         return {f"{self.kind}_{self.share * 10_000:g}": "yes"}
 
     def truth(self, corpus: Corpus) -> list[list[str]]:
-        """Return the nearest ids among the rows that match, by comparing all of them."""
-        found = nearest(corpus.vectors[self.rows], self.queries)
-        return [[corpus.ids[self.rows[row]] for row in rows] for rows in found]
+        """Return the nearest ids among the rows that match, by comparing all of them.
+
+        None beyond a right angle: Armarium's threshold is 0 at least.
+        """
+        matching = corpus.vectors[self.rows]
+        cosines = similarities(matching, self.queries)
+        return [
+            [corpus.ids[self.rows[row]] for row in rows if cosines[query, row] >= 0]
+            for query, rows in enumerate(nearest(matching, self.queries))
+        ]
 
 
 @dataclass

@@ -5,15 +5,17 @@ plans, and this module chooses, since PostgreSQL's planner misjudges filters on 
 
 exact: every row, for projects without a segment, deep pages, and where others find too little;
 bitmap: the rows that a filter's own index finds, where they are few;
-hnsw: the graph's nearest candidates, then ranked by exact similarity. With a filter the graph is
-walked on until it has enough matches, or has seen so many others that comparing every match is
-cheaper.
+hnsw: the graph's nearest candidates, then ranked by exact similarity. With a filter, those of the
+nearest 128 rows that match, or of the nearest 1000.
 
-The answer is never short while there are matching rows: a walk that ends with too few candidates is
-answered exactly. So is one whose candidates end among equals, so that pages fit together.
+The answer is never short while there are matching rows: where too few of the nearest rows match,
+all matches are compared. pgvector's iterative scans would go on instead, and return matches that
+they come by on the way rather than the nearest, where a filter keeps what is far from the query.
+Exactly answered is also what would be cut among equals, so that pages fit together.
 """
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -49,14 +51,15 @@ from embeddings.store._wire import encode_vector, open_cursor
 
 # hnsw.ef_search takes no more; pages beyond are ranked exactly.
 MOST_CANDIDATES = 1_000
-# As many numbers are compared in about a millisecond.
-_NUMBERS_A_MILLISECOND = 3_000_000
-# What a filter finds is compared exactly while that takes about as long as walking the graph.
-_BITMAP_MS = 1.0
+# What a filter finds is compared exactly while that takes no longer than walking the graph: so many
+# numbers, 2000 rows of 384. Finding a row costs more than comparing it.
+_BITMAP_NUMBERS = 768_000
+# How many rows a filter finds is counted once in a while; it only decides between plans.
+_COUNT_EVERY_S = 60.0
+_MOST_COUNTED = 2_000
 _BUCKETS = (16, 32, 64, 128, 256, 512, MOST_CANDIDATES)
-# How much farther than expected the graph is walked for matches of a filter.
-_PATIENCE = 4
-_FEWEST_SCANNED, _MOST_SCANNED = 2_000, 40_000
+# With a filter or an exclusion, so many of the nearest rows are looked at first.
+_FIRST_WALK = 128
 _ATTEMPTS = 20
 # PostgreSQL's largest whole number.
 _LARGEST = 2**63 - 1
@@ -129,8 +132,8 @@ def _rank(
             choice.plan,
             segment=parts.segment,
             ef_search=choice.ef_search or None,
-            candidates=found.candidates if choice.candidates else choice.matches,
-            complete=not choice.candidates,
+            candidates=found.candidates if choice.walked else choice.matches,
+            complete=not choice.walked,
             fell_back=choice.fell_back,
         )
     raise OperationalError(f"The embeddings of project {project_id} keep moving.")
@@ -144,59 +147,81 @@ def _search(
     values: dict[str, Any],
 ) -> tuple["_Choice", "_Found"]:
     """Run the plan that is chosen, and compare every row where it found too little."""
-    choice = _choose(parts, wanted, shape.conditions, values)
-    while True:
-        statement = _statement(shape, choice.plan, choice.candidates, parts.dimensions)
+    for choice in _choices(parts, wanted, shape.conditions, values):
+        statement = _statement(shape, choice.plan, choice.walked, parts.dimensions)
         found = _run(statement, parameters, parts, choice, shape.conditions)
-        if not (found.at_home and found.guarded) or not choice.candidates:
-            return choice, found
-        if found.candidates >= choice.candidates and not found.is_cut:
-            return choice, found
-        choice = _Choice(Plan.EXACT, fell_back=True)
+        is_enough = found.candidates >= choice.needed and not found.is_cut
+        if not (found.at_home and found.guarded) or is_enough:
+            break
+    return choice, found
 
 
 # --- Which plan -----------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class _Choice:
-    """A plan; of one through the graph, its candidates, breadth, and how many rows it may see.
+    """A plan; of one through the graph, how far and how broadly to walk it, and what has to come.
 
     matches: how many rows of the segment a filter was found to match; None where all are compared.
+    walked: how many of the nearest rows are looked at. needed: how many of them have to match.
     """
 
     plan: Plan
     matches: int | None = None
-    candidates: int = 0
+    walked: int = 0
+    needed: int = 0
     ef_search: int = 0
-    scanned: int = 0
     fell_back: bool = False
 
 
-def _choose(parts: Parts, wanted: Wanted, conditions: str, values: dict[str, Any]) -> _Choice:
+def _choices(
+    parts: Parts, wanted: Wanted, conditions: str, values: dict[str, Any]
+) -> Iterator[_Choice]:
+    """Return the plans to try, one after the other, until one finds enough: the last one does."""
     if parts.segment is None or wanted.exact:
-        return _Choice(Plan.EXACT)
-    # With a filter the graph's candidates are fewer and farther: more of them keep the recall up.
-    searched = wanted.last * 3 if conditions else wanted.last
-    needed = _graph.candidates(searched, parts.dimensions)
-    bucket = next((size for size in _BUCKETS if size >= needed), None)
+        yield _Choice(Plan.EXACT)
+        return
+    needed = _graph.candidates(wanted.last, parts.dimensions)
+    # One more, where the query is a stored row and finds itself.
+    bucket = next((size for size in _BUCKETS if size > needed), None)
     if bucket is None:
-        return _Choice(Plan.EXACT)
-    scanned = _MOST_SCANNED
+        yield _Choice(Plan.EXACT)
+        return
+    walks = [bucket]
     if wanted.filters:
-        few = int(_BITMAP_MS * _NUMBERS_A_MILLISECOND / max(parts.dimensions, 256))
-        few = max(few, bucket)
+        few = max(_BITMAP_NUMBERS // max(parts.dimensions, 256), bucket)
         matches = _matches(parts.segment, conditions, values, at_most=few + 1)
         if matches <= few:
-            return _Choice(Plan.BITMAP, matches)
-        # At least this share of the rows match; were they spread evenly, the graph would have to
-        # show this many.
-        expected = bucket * max(parts.rows, few) / few
-        scanned = int(min(max(_PATIENCE * expected, _FEWEST_SCANNED), _MOST_SCANNED))
-    ef_search = min(max(wanted.ef_search or parts.ef_search, bucket), MOST_CANDIDATES)
-    return _Choice(Plan.HNSW, None, bucket, ef_search, scanned)
+            yield _Choice(Plan.BITMAP, matches)
+            return
+    if conditions:
+        # Whether the nearest rows match is seen by looking at them. Where too few do, the matches
+        # lie elsewhere, and a longer walk would find some, but not the nearest.
+        walks = sorted({max(bucket, _FIRST_WALK), MOST_CANDIDATES})
+    for walked in walks:
+        ef_search = min(max(wanted.ef_search or parts.ef_search, walked), MOST_CANDIDATES)
+        yield _Choice(Plan.HNSW, None, walked, needed, ef_search)
+    yield _Choice(Plan.EXACT, fell_back=True)
+
+
+_counted: dict[Any, tuple[float, int]] = {}
 
 
 def _matches(segment: int, conditions: str, values: dict[str, Any], *, at_most: int) -> int:
-    """Return how many rows of a segment fulfil the conditions, counting up to a number."""
+    """Return how many rows of a segment fulfilled the conditions lately, counting up to a number.
+
+    The same filter comes with many queries.
+    """
+    asked = (segment, conditions, at_most, *sorted(values.items()))
+    known = _counted.get(asked)
+    if known is None or time.monotonic() - known[0] > _COUNT_EVERY_S:
+        if len(_counted) >= _MOST_COUNTED:
+            _counted.clear()
+        known = time.monotonic(), _count(segment, conditions, values, at_most=at_most)
+        _counted[asked] = known
+    return known[1]
+
+
+def _count(segment: int, conditions: str, values: dict[str, Any], *, at_most: int) -> int:
     statement = trusted(
         f"SELECT count(*) FROM (SELECT 1 FROM {name_of(segment)} AS embedding"
         f" WHERE true {conditions} LIMIT %(at_most)s) AS counted"
@@ -223,7 +248,7 @@ class _Shape:
 
 
 @lru_cache(maxsize=5_000)
-def _statement(shape: _Shape, plan: Plan, candidates: int, dimensions: int) -> bytes:
+def _statement(shape: _Shape, plan: Plan, walked: int, dimensions: int) -> bytes:
     """Return the statement that answers whether all is as it was, and if so the ranking.
 
     Columns: whether the rows are where they were thought to be, whether the guards hold, how many
@@ -251,10 +276,10 @@ def _statement(shape: _Shape, plan: Plan, candidates: int, dimensions: int) -> b
     elif is_graph:
         dims = dimensions
         named.append(
-            f"candidates AS MATERIALIZED (SELECT text_id, vector <=> {query} AS distance"
-            f" FROM {name_of(shape.segment)} AS embedding WHERE true {conditions}"
+            f"candidates AS MATERIALIZED (SELECT text_id, vector <=> {query} AS distance FROM ("
+            f"SELECT text_id, vector, metadata FROM {name_of(shape.segment)}"
             f" ORDER BY {_graph.operand('vector', dims)} {_graph.operator(dims)}"
-            f" {_graph.operand(query, dims)} LIMIT {candidates})"
+            f" {_graph.operand(query, dims)} LIMIT {walked}) AS embedding WHERE true {conditions})"
         )
         rows = (
             "SELECT text_id, distance FROM candidates"
@@ -295,7 +320,6 @@ def _prepared(query: str) -> str:
     return (
         f"SELECT * FROM ({query}) AS given"
         " WHERE set_config('hnsw.ef_search', %(ef_search)s, true) IS NOT NULL"
-        " AND set_config('hnsw.max_scan_tuples', %(scanned)s, true) IS NOT NULL"
         " AND set_config('hnsw.iterative_scan', 'relaxed_order', true) IS NOT NULL"
     )
 
@@ -361,16 +385,13 @@ def _run(
     statement: bytes, parameters: dict[str, Any], parts: Parts, choice: _Choice, conditions: str
 ) -> _Found:
     settings = {}
-    if conditions and parts.segment is not None:
-        # The planner knows little of what filters match: it would read all rows where their index
-        # finds few, or fetch and sort all matches rather than walk the graph.
-        settings["enable_seqscan"] = "off" if choice.plan is not Plan.EXACT else "on"
-        settings["enable_bitmapscan"] = "off" if choice.plan is Plan.HNSW else "on"
+    if conditions and choice.plan is Plan.BITMAP:
+        # The planner knows little of what filters match, and would read all rows.
+        settings["enable_seqscan"] = "off"
     parameters = {
         **parameters,
         "version": str(parts.version),
         "ef_search": str(choice.ef_search),
-        "scanned": str(choice.scanned),
     }
     rows = _execute(settings, statement, parameters)
     at_home, guarded, candidates, farthest, stored, _, _ = rows[0]

@@ -107,7 +107,7 @@ def indexed(shelves: dict[str, Shelf], db: None) -> Shelf:
 @pytest.fixture
 def walked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have filters that match more than a hundred rows or so walk the graph."""
-    monkeypatch.setattr(_searching, "_BITMAP_MS", 0.001)
+    monkeypatch.setattr(_searching, "_BITMAP_NUMBERS", 3_000)
 
 
 def check(
@@ -219,8 +219,8 @@ def test_pages_without_a_filter_are_full(shelf: Shelf, limit: int, offset: int) 
 def test_a_walk_that_ends_early_is_answered_exactly(
     indexed: Shelf, walked: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_searching, "_FEWEST_SCANNED", 50)
-    monkeypatch.setattr(_searching, "_MOST_SCANNED", 50)
+    monkeypatch.setattr(_searching, "_FIRST_WALK", 32)
+    monkeypatch.setattr(_searching, "MOST_CANDIDATES", 64)
     body = {"filter": {"far": "f100"}}
     query = vectors(DIMENSIONS)[QUERY]
     answer = indexed.search(query, body)
