@@ -6,7 +6,7 @@ plans, and this module chooses, since PostgreSQL's planner misjudges filters on 
 exact: every row, for projects without a segment, deep pages, and where others find too little;
 bitmap: the rows that a filter's own index finds, where they are few;
 hnsw: the graph's nearest candidates, then ranked by exact similarity. With a filter, those of the
-nearest 128 rows that match, or of the nearest 1000.
+nearest 128 rows that match, of the nearest 400, or 1000.
 
 The answer is never short while there are matching rows: where too few of the nearest rows match,
 all matches are compared. pgvector's iterative scans would go on instead, and return matches that
@@ -58,8 +58,8 @@ _BITMAP_NUMBERS = 768_000
 _COUNT_EVERY_S = 60.0
 _MOST_COUNTED = 2_000
 _BUCKETS = (16, 32, 64, 128, 256, 512, MOST_CANDIDATES)
-# With a filter or an exclusion, so many of the nearest rows are looked at first.
-_FIRST_WALK = 128
+# With a filter or an exclusion, so many of the nearest rows are looked at, then as many as can be.
+_WALKS = (128, 400)
 _ATTEMPTS = 20
 # PostgreSQL's largest whole number.
 _LARGEST = 2**63 - 1
@@ -196,7 +196,7 @@ def _choices(
     if conditions:
         # Whether the nearest rows match is seen by looking at them. Where too few do, the matches
         # lie elsewhere, and a longer walk would find some, but not the nearest.
-        walks = sorted({max(bucket, _FIRST_WALK), MOST_CANDIDATES})
+        walks = [*(walk for walk in _WALKS if walk > needed), MOST_CANDIDATES]
     for walked in walks:
         ef_search = min(max(wanted.ef_search or parts.ef_search, walked), MOST_CANDIDATES)
         yield _Choice(Plan.HNSW, None, walked, needed, ef_search)

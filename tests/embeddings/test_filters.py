@@ -219,7 +219,7 @@ def test_pages_without_a_filter_are_full(shelf: Shelf, limit: int, offset: int) 
 def test_a_walk_that_ends_early_is_answered_exactly(
     indexed: Shelf, walked: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_searching, "_FIRST_WALK", 32)
+    monkeypatch.setattr(_searching, "_WALKS", (32,))
     monkeypatch.setattr(_searching, "MOST_CANDIDATES", 64)
     body = {"filter": {"far": "f100"}}
     query = vectors(DIMENSIONS)[QUERY]
