@@ -21,7 +21,8 @@ def small_indexes(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def real_segments(transactional_db: None) -> Iterator[None]:
-    """Leave no segments and jobs behind in tests with `transaction=True`."""
+    """Find and leave no segments and jobs in tests with `transaction=True`."""
+    large.drop_segments()
     yield
     large.drop_segments()
     forget_jobs()
