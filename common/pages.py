@@ -1,4 +1,4 @@
-"""What only pages need of every request: sessions, messages, protection from forged forms.
+"""What only pages need of every request: sessions, who is signed in, messages.
 
 The API knows no session; its requests pass these by.
 """
@@ -10,7 +10,6 @@ from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest
-from django.middleware.csrf import CsrfViewMiddleware
 
 _API = "/v1/"
 
@@ -26,10 +25,6 @@ class _ForPages:
 
 class Sessions(_ForPages, SessionMiddleware):
     """Sessions, for pages."""
-
-
-class ForgeryProtection(_ForPages, CsrfViewMiddleware):
-    """Tokens against forged forms, for pages."""
 
 
 class Authentication(_ForPages, AuthenticationMiddleware):

@@ -116,7 +116,7 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "common.middleware.ContentSecurityPolicy",
     "common.pages.Sessions",
-    "common.pages.ForgeryProtection",
+    "django.middleware.csrf.CsrfViewMiddleware",
     "common.pages.Authentication",
     "common.pages.Messages",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
