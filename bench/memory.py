@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 import requests
 
 ROOT = Path(__file__).resolve().parent.parent
-SHARED = Path("/work/shared/data/wordnet_glosses.parquet")
+SHARED = ROOT.parent / "shared" / "data" / "wordnet_glosses.parquet"
 DEMO = ROOT / "embeddings" / "demo" / "wikipedia_vital.parquet"
 PART = 5_000
 MEDIA_TYPE = "application/vnd.apache.parquet"
