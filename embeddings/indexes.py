@@ -57,13 +57,7 @@ GRACE_S = 3 * store.REMEMBER_FOR_S
 # Whoever waits for uploads to end keeps new ones waiting: not for long, and not in vain.
 _SWAP_ATTEMPTS = 30
 _SWAP_PATIENCE = "1s"
-_COPYING, _INDEXING, _SWAPPING, _SEALING, _MEASURING = (
-    "copying",
-    "indexing",
-    "swapping",
-    "sealing",
-    "measuring",
-)
+_COPYING, _INDEXING, _SWAPPING = "copying", "indexing", "swapping"
 
 Result = TypeVar("Result")
 
