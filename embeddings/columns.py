@@ -9,7 +9,7 @@ accepted here must be accepted there with the same values.
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -67,11 +67,14 @@ def read(
         _check_same([each["vector_dim"] for each in items], {dimensions}, int)
         text_ids = checked_ids([each["text_id"] for each in items])
         texts = checked_texts(_optional(items, keys, "text"))
-        metadata = _metadata(_optional(items, keys, "metadata"))
+        metadata = _Metadata()
+        for each in _optional(items, keys, "metadata"):
+            metadata.add(each)
+        metadata.check()
         vectors = _vectors([each["vector"] for each in items], dimensions)
     except (Odd, Invalid):
         return None
-    return Columns(vectors, text_ids, texts, metadata, rendered(metadata))
+    return Columns(vectors, text_ids, texts, metadata.values, metadata.rendered)
 
 
 def _checked_keys(items: Sequence[Any], needed: set[str]) -> list[tuple[str, ...]]:
@@ -120,19 +123,49 @@ def checked_texts(texts: list[Any]) -> list[str]:
     return given
 
 
-def _metadata(values: list[Any]) -> list[dict[str, Any] | None]:
-    known: dict[tuple[str, ...], bool] = {}
-    found: list[dict[str, Any] | None] = []
-    texts: list[str] = []
-    for value in values:
-        if value is None:
-            found.append(None)
-        elif type(value) is simdjson.Object:
-            found.append(_object(value, known, texts))
+class _Metadata:
+    """The metadata of a batch: Python values, and the same as UTF-8 JSON, `{}` for none."""
+
+    def __init__(self) -> None:
+        self.values: list[dict[str, Any] | None] = []
+        self.rendered: list[bytes] = []
+        self._known: dict[tuple[str, ...], bool] = {}
+        self._texts: list[str] = []
+
+    def add(self, node: Any) -> None:
+        """Add what is None or an object of a document; raise Odd for anything else."""
+        if node is None:
+            self._append(None, b"{}")
+        elif type(node) is simdjson.Object:
+            # The stubs say str; it is bytes.
+            quick = json.quick_object(bytes(cast("Any", node.mini)))
+            self._append(*(quick or self._walked(node)))
         else:
             raise Odd
-    _check_text("".join(texts))
-    return found
+
+    def add_text(self, text: str, parser: simdjson.Parser) -> None:
+        """Add the object that a JSON text holds; raise Odd or ValueError for anything else."""
+        given = text.encode()
+        quick = json.quick_object(given)
+        if quick is not None:
+            self._append(*quick)
+            return
+        node: Any = parser.parse(given)
+        if type(node) is not simdjson.Object:
+            raise Odd
+        self._append(*self._walked(node))
+
+    def check(self) -> None:
+        """Raise Invalid where a text that was added cannot be stored."""
+        _check_text("".join(self._texts))
+
+    def _append(self, value: dict[str, Any] | None, rendered: bytes) -> None:
+        self.values.append(value)
+        self.rendered.append(rendered)
+
+    def _walked(self, node: Any) -> tuple[dict[str, Any], bytes]:
+        value = _object(node, self._known, self._texts)
+        return value, orjson.dumps(value)
 
 
 def _object(node: Any, known: dict[tuple[str, ...], bool], texts: list[str]) -> dict[str, Any]:
@@ -161,11 +194,6 @@ def _object(node: Any, known: dict[tuple[str, ...], bool], texts: list[str]) -> 
             value = json.plain(value, "", depth=2)
         found[key] = value
     return found
-
-
-def rendered(metadata: Sequence[dict[str, Any] | None]) -> list[bytes]:
-    """Return metadata as UTF-8 JSON, `{}` for none."""
-    return [orjson.dumps(each) if each else b"{}" for each in metadata]
 
 
 def _vectors(values: list[Any], dimensions: int) -> Matrix:
@@ -232,10 +260,8 @@ def read_lines(
     Unlike items of a batch, they need not name their instance nor the length of their vector.
     """
     fields: dict[str, list[Any]] = {name: [] for name in _FIELDS}
-    metadata: list[dict[str, Any] | None] = []
-    texts: list[str] = []
+    metadata = _Metadata()
     known: dict[tuple[str, ...], bool] = {}
-    inner: dict[tuple[str, ...], bool] = {}
     buffers: list[Any] = []
     opened = 0
     parser = simdjson.Parser()
@@ -262,17 +288,12 @@ def read_lines(
                 opened += 1
             buffers.append(value)
             value = node["metadata"] if "metadata" in keys else None
-            if type(value) is simdjson.Object:
-                metadata.append(_object(value, inner, texts))
-            elif value is None:
-                metadata.append(None)
-            else:
-                raise Odd
+            metadata.add(value)
             opened -= line.count(b"[")
             if b"\\" in line and (b"\\u005b" in line or b"\\u005B" in line):
                 raise Odd
         node = value = None
-        _check_text("".join(texts))
+        metadata.check()
         _check_given(fields["instance_handle"], set(instances), str)
         _check_given(fields["instance_owner"], {owner}, str)
         _check_given(fields["vector_dim"], {dimensions}, int)
@@ -281,12 +302,11 @@ def read_lines(
         check_vectors(vectors)
     except (Odd, Invalid, ValueError, TypeError, RuntimeError):
         return None
-    written = rendered(metadata)
     # Lists in lists look like flat ones, but for their brackets.
     opened += sum(each.count("[") for each in text_ids) + sum(each.count("[") for each in given)
-    if opened + sum(each.count(b"[") for each in written):
+    if opened + sum(each.count(b"[") for each in metadata.rendered):
         return None
-    return Columns(vectors, text_ids, given, metadata, written)
+    return Columns(vectors, text_ids, given, metadata.values, metadata.rendered)
 
 
 _FIELDS = ("text_id", "text", "instance_handle", "instance_owner", "vector_dim")
@@ -338,26 +358,19 @@ def read_arrow(
         check_vectors(vectors)
     except (Odd, Invalid, ValueError, RuntimeError):
         return None
-    return Columns(vectors, text_ids, texts, metadata, rendered(metadata))
+    return Columns(vectors, text_ids, texts, metadata.values, metadata.rendered)
 
 
-def _metadata_texts(values: list[Any]) -> list[dict[str, Any] | None]:
+def _metadata_texts(values: list[Any]) -> _Metadata:
     parser = simdjson.Parser()
-    known: dict[tuple[str, ...], bool] = {}
-    found: list[dict[str, Any] | None] = []
-    texts: list[str] = []
+    metadata = _Metadata()
     for value in values:
         if value is None:
-            found.append(None)
-            continue
-        node = None
-        node = parser.parse(value.encode())
-        if type(node) is not simdjson.Object:
-            raise Odd
-        found.append(_object(node, known, texts))
-    node = None
-    _check_text("".join(texts))
-    return found
+            metadata.add(None)
+        else:
+            metadata.add_text(value, parser)
+    metadata.check()
+    return metadata
 
 
 def brackets(body: bytes) -> int:

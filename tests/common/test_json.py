@@ -193,3 +193,57 @@ def test_values_below_many_members_are_counted_before_they_are_made() -> None:
     # A million empty dicts take 64 MB.
     assert peak < 20_000_000
     assert len(json.parse(b'{%s, "z": [%s]}' % (members, b"{}," * 90_000 + b"{}"))["z"]) == 90_001
+
+
+_documents = st.dictionaries(
+    st.text(max_size=5),
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+        max_leaves=8,
+    ),
+    max_size=5,
+)
+
+
+@given(_documents, st.sampled_from([None, 1]), st.booleans())
+def test_quick_objects_are_those_of_the_walk(
+    document: dict[str, Any], indent: int | None, ascii_only: bool
+) -> None:
+    text = stdlib.dumps(document, indent=indent, ensure_ascii=ascii_only)
+    text_bytes = text.encode("utf-8", "surrogatepass")
+    found = json.quick_object(text_bytes)
+    if found is not None:
+        walked = json.parse(text_bytes)
+        assert found == (walked, json.render(walked))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a": 1, "a": 2}',
+        '{"a b": 1, "a b": 1}',
+        '{"a": {"b": 1, "b": 1}}',
+        '{"a": 9223372036854775808}',
+        '{"a": 123456789012345678901234567890}',
+        '{"a": 1e400}',
+        '{"a": NaN}',
+        '{"a": "\\u0000"}',
+        '{"\\u0000": 1}',
+        '{"a": "\\ud800"}',
+        '{"a": ' + "[" * 70 + "]" * 70 + "}",
+        "[]",
+        "1",
+        "",
+    ],
+)
+def test_quick_objects_leave_the_rest_to_the_walk(text: str) -> None:
+    assert json.quick_object(text.encode()) is None
+
+
+def test_quick_objects_may_hold_white_space() -> None:
+    text = '{"a b": "c d", "list": [1, 2.5, null]}\n'
+    assert json.quick_object(text.encode()) == (
+        {"a b": "c d", "list": [1, 2.5, None]},
+        b'{"a b":"c d","list":[1,2.5,null]}',
+    )
