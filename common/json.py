@@ -158,9 +158,7 @@ def quick_object(text: bytes) -> tuple[dict[str, Any], bytes] | None:
     except orjson.JSONDecodeError:
         return None
     rendered = orjson.dumps(found)
-    is_same = rendered == text or (
-        rendered.translate(None, _SPACE) == text.translate(None, _SPACE)
-    )
+    is_same = rendered == text or (rendered.translate(None, _SPACE) == text.translate(None, _SPACE))
     if not is_same or type(found) is not dict:
         return None
     if b"\\u0000" in rendered or _long_number.search(rendered):

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 from uuid import UUID
 from weakref import WeakKeyDictionary
@@ -98,6 +99,71 @@ def encode_uuids(values: Sequence[UUID]) -> _Binary:
 def _array_header(element_oid: int, count: int) -> bytes:
     # One dimension, no nulls, element type, length, lower bound.
     return struct.pack(">iiIii", 1, 0, element_oid, count, 1)
+
+
+def encode_int4(value: int) -> bytes:
+    """Return the binary form of an `integer`."""
+    return struct.pack(">i", value)
+
+
+def encode_int8(value: int) -> bytes:
+    """Return the binary form of a `bigint`."""
+    return struct.pack(">q", value)
+
+
+@dataclass(frozen=True)
+class CopyRows:
+    """What COPY is to store: n rows, column by column.
+
+    same: the binary forms of the columns whose value all rows share, which come first.
+    ids: UUIDs of 16 bytes each; text_ids, texts: UTF-8; metadata: UTF-8 JSON.
+    vectors: float32 of shape (n, dimensions).
+    """
+
+    same: Sequence[bytes]
+    ids: Sequence[bytes]
+    text_ids: Sequence[bytes]
+    vectors: Matrix
+    texts: Sequence[bytes]
+    metadata: Sequence[bytes]
+
+
+_COPY_BEGIN = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
+_COPY_END = struct.pack(">h", -1)
+# Each document in the binary form of `jsonb` begins with the version of the form.
+_JSONB = b"\x01"
+
+
+def encode_rows(rows: CopyRows) -> bytes:
+    """Return rows in the binary format of COPY: columns in the order of CopyRows.
+
+    Joined from pieces: the driver's own writer calls a dumper for each value.
+    """
+    count, dimensions = rows.vectors.shape
+    size = 4 * dimensions
+    numbers = memoryview(rows.vectors.astype(">f4").tobytes())
+    # The columns that all rows share, and the length of the id.
+    begin = struct.pack(">h", len(rows.same) + 5)
+    begin += b"".join([_length(len(value)) + value for value in rows.same]) + _length(16)
+    vector = _length(4 + size) + struct.pack(">HH", dimensions, 0)
+    pieces: list[bytes | memoryview] = [_COPY_BEGIN]
+    columns = zip(rows.ids, rows.text_ids, rows.texts, rows.metadata, strict=True)
+    for start, (id, text_id, text, metadata) in zip(range(0, count * size, size), columns, strict=True):
+        pieces += (
+            begin,
+            id,
+            _length(len(text_id)),
+            text_id,
+            vector,
+            numbers[start : start + size],
+            _length(len(text)),
+            text,
+            _length(len(metadata) + 1),
+            _JSONB,
+            metadata,
+        )
+    pieces.append(_COPY_END)
+    return b"".join(pieces)
 
 
 class _PreparingCursor(psycopg.Cursor[Any]):

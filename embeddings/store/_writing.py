@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from psycopg import sql
 
 from common.models import uuid7
@@ -14,6 +14,10 @@ from embeddings.store._reading import existing
 from embeddings.store._segments import give_up, sealed
 from embeddings.store._values import GROWING_SEGMENT, Matrix, TextIdExists
 from embeddings.store._wire import (
+    CopyRows,
+    encode_int4,
+    encode_int8,
+    encode_rows,
     encode_texts,
     encode_uuids,
     encode_vectors,
@@ -21,9 +25,10 @@ from embeddings.store._wire import (
     vector_oid,
 )
 
-_SEGMENT = sql.SQL("(SELECT segment FROM {state} WHERE project_id = %(project)s)").format(
+_SEGMENT_OF = sql.SQL("SELECT segment FROM {state} WHERE project_id = %(project)s").format(
     state=sql.Identifier(STATE)
 )
+_SEGMENT = sql.SQL("({})").format(_SEGMENT_OF)
 
 
 def insert(
@@ -39,20 +44,19 @@ def insert(
 
     vectors: float32 of shape (n, dimensions).
     metadata: UTF-8 JSON text of n objects.
-    The caller holds the project's lock for uploads. One statement, two for a project with a sealed
-    segment.
+    The caller holds the project's lock for uploads. A COPY, which takes two thirds of the time of
+    an INSERT, and one statement, two for a project with a sealed segment.
     """
-    insertion, parameters = _insertion(
+    rows = _rows(
         project_id, instance_id, text_ids=text_ids, vectors=vectors, texts=texts, metadata=metadata
     )
-    statement = sql.SQL(
-        "WITH stored AS ({insertion} RETURNING 1) SELECT count(*), {segment} FROM stored"
-    ).format(insertion=insertion, segment=_SEGMENT)
     try:
         with transaction.atomic(), open_cursor() as cursor:
-            cursor.execute(statement, parameters)
-            segment = cursor.fetchone()[1]
-            if segment is not None and _some_sealed(cursor, segment, project_id, text_ids):
+            with connection.wrap_database_errors, cursor.copy(_COPY) as copy:
+                copy.write(encode_rows(rows))
+            cursor.execute(_SEGMENT_OF, {"project": project_id})
+            found = cursor.fetchone()
+            if found and found[0] and _some_sealed(cursor, found[0], project_id, text_ids):
                 raise _Sealed
     except _Sealed:
         raise TextIdExists(sorted(existing(project_id, text_ids))) from None
@@ -60,6 +64,17 @@ def insert(
         if isinstance(error.__cause__, psycopg.errors.UniqueViolation):
             raise TextIdExists(sorted(existing(project_id, text_ids))) from error
         raise
+
+
+# As text, for Django's query log. The times of the rows are the transaction's, by default.
+_COPY = (
+    sql.SQL(
+        "COPY {growing} (segment, project_id, instance_id, id, text_id, vector, text, metadata)"
+        " FROM STDIN (FORMAT BINARY)"
+    )
+    .format(growing=GROWING)
+    .as_string()
+)
 
 
 class _Sealed(Exception):
@@ -153,6 +168,32 @@ def _supersede(cursor: Any, segment: int, project_id: int, text_ids: Sequence[st
     return int(cursor.rowcount)
 
 
+def _rows(
+    project_id: int,
+    instance_id: int,
+    *,
+    text_ids: Sequence[str],
+    vectors: Matrix,
+    texts: Sequence[str],
+    metadata: Sequence[bytes],
+) -> CopyRows:
+    """Return the rows to copy into the growing part."""
+    order = _order(text_ids)
+    return CopyRows(
+        same=(encode_int4(GROWING_SEGMENT), encode_int8(project_id), encode_int8(instance_id)),
+        ids=[uuid7().bytes for _ in order],
+        text_ids=[text_ids[row].encode() for row in order],
+        vectors=vectors[order],
+        texts=[texts[row].encode() for row in order],
+        metadata=[metadata[row] for row in order],
+    )
+
+
+def _order(text_ids: Sequence[str]) -> list[int]:
+    """Return in which order to write: everybody's, so that crossing batches do not deadlock."""
+    return sorted(range(len(text_ids)), key=text_ids.__getitem__)
+
+
 def _insertion(
     project_id: int,
     instance_id: int,
@@ -163,8 +204,7 @@ def _insertion(
     metadata: Sequence[bytes],
 ) -> tuple[sql.Composed, dict[str, Any]]:
     """Return the statement that inserts, open for a conflict clause, and its parameters."""
-    # Everybody writes in the same order, so that crossing batches wait instead of deadlocking.
-    order = sorted(range(len(text_ids)), key=text_ids.__getitem__)
+    order = _order(text_ids)
     statement = sql.SQL(
         "INSERT INTO {growing} (segment, project_id, instance_id, id, text_id, vector, text,"
         " metadata, created_at, updated_at)"
