@@ -142,3 +142,17 @@ class Unavailable(DomainError):
 
     status = 503
     code = "unavailable"
+
+
+class BadGateway(DomainError):
+    """Another server that this needs, such as a model's provider, failed or answered nonsense."""
+
+    status = 502
+    code = "provider-failed"
+
+
+class GatewayTimeout(DomainError):
+    """Another server that this needs did not answer in time."""
+
+    status = 504
+    code = "provider-timeout"

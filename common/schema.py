@@ -45,7 +45,9 @@ _MEANING = {
     413: "The body, or what it unpacks to, is larger than allowed.",
     415: "The body is of no media type, charset or content encoding that is read here.",
     422: "The metadata schema cannot be used.",
+    502: "The model's provider failed, cannot be reached, or answered nonsense.",
     503: "The database did not answer in time; try again.",
+    504: "The model's provider did not answer in time.",
 }
 # Where the Projects API means something else.
 _OWN_MEANING = {

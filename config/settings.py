@@ -3,6 +3,7 @@
 Each variable is explained in docs/configuration.md.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,18 @@ _database["OPTIONS"] = {
 INDEX_THRESHOLD = env.number("ARMARIUM_INDEX_THRESHOLD", default=4_000_000, minimum=1_000)
 DATABASES: dict[str, dict[str, Any]] = {"default": _database}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Models' providers ----------------------------------------------------------------------------
+# Servers in private networks, as host:port, that LLM services may have endpoints on.
+ALLOWED_PRIVATE_ENDPOINTS = env.words("ARMARIUM_ALLOWED_PRIVATE_ENDPOINTS")
+for _server in ALLOWED_PRIVATE_ENDPOINTS:
+    if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^\s/@:\[\]]+):\d{1,5}", _server):
+        raise ImproperlyConfigured(
+            "ARMARIUM_ALLOWED_PRIVATE_ENDPOINTS holds servers as host:port, such as"
+            f" localhost:11434 or [::1]:8080, not '{_server}'."
+        )
+# Vectors of texts are kept, so that no text is embedded twice; 0 keeps none.
+EMBEDDING_CACHE_MB = env.number("ARMARIUM_EMBEDDING_CACHE_MB", default=1024)
 
 # --- Background jobs ------------------------------------------------------------------------------
 WORKER_CONCURRENCY = env.number("ARMARIUM_WORKER_CONCURRENCY", default=2, minimum=1, maximum=64)

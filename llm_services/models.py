@@ -1,5 +1,9 @@
 """LLM services: API standards, definitions (templates), and instances with an encrypted key."""
 
+import hashlib
+
+import orjson
+from django.conf import settings
 from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.models.functions import Lower
@@ -60,6 +64,14 @@ class Service(Owned):
 
     def __str__(self) -> str:
         return f"{self.owner.handle}/{self.handle}"
+
+    def fingerprint(self) -> bytes:
+        """Return 32 bytes that say which model this is: services that have the same share vectors.
+
+        It follows from protocol, endpoint, model and dimensions; not from who owns the service.
+        """
+        model = [self.api_standard.handle, self.endpoint, self.model, self.dimensions]
+        return hashlib.sha256(orjson.dumps(model)).digest()
 
 
 class Definition(Service):
@@ -140,3 +152,31 @@ class InstanceShare(Share):
         constraints = [
             models.UniqueConstraint(fields=["subject", "user"], name="instance_shared_once"),
         ]
+
+
+class EmbeddedText(models.Model):
+    """The vector of a text, kept so that the text is not embedded twice.
+
+    It belongs to the account that owns the LLM service, and goes with it: nobody learns from how
+    fast an answer comes what others have embedded. The text itself is not kept.
+    """
+
+    owner = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    # Of the service, see Service.fingerprint.
+    fingerprint = models.BinaryField(max_length=32)
+    purpose = models.CharField(max_length=10)
+    # SHA-256 of the text in UTF-8.
+    text_digest = models.BinaryField(max_length=32)
+    # float32, little-endian.
+    vector = models.BinaryField()
+    created_at = models.DateTimeField(auto_now_add=True, db_index=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["owner", "fingerprint", "purpose", "text_digest"], name="text_embedded_once"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return bytes(self.text_digest).hex()

@@ -107,6 +107,27 @@ class NewInstanceIn(InstanceIn):
     instance_handle = Handle()
 
 
+class TrialIn(serializers.Serializer[Any]):
+    """What to try an instance with."""
+
+    text = Text(
+        required=False,
+        max_length=2_000,
+        help_text="The text to embed; a short sentence if it is left out.",
+    )
+
+
+class TrialOut(serializers.Serializer[Any]):
+    """What an instance made of a text."""
+
+    model = serializers.CharField()
+    dimensions = serializers.IntegerField(help_text="Of the vector that came back.")
+    milliseconds = serializers.FloatField(help_text="How long it took, with the network.")
+    tokens = serializers.IntegerField(
+        allow_null=True, help_text="What the provider counted; null where it does not say."
+    )
+
+
 class DefinitionOut(serializers.ModelSerializer[Definition]):
     """A definition."""
 

@@ -28,6 +28,7 @@ def _instances(base: str) -> Iterator[URLPattern]:
     yield path(f"{one}/share", views.InstanceShares.as_view())
     yield path(f"{one}/share/<str:user>", views.OneInstanceShare.as_view())
     yield path(f"{one}/shared-with", views.InstanceSharedWith.as_view())
+    yield path(f"{one}/test", views.InstanceTrial.as_view())
 
 
 urlpatterns = [

@@ -12,8 +12,8 @@ from common.api import Resource, given
 from common.handles import same_as_address
 from common.pagination import page_of
 from common.query import Paging
-from common.schema import Message, body_example, operation, without_field
-from llm_services import selectors, services
+from common.schema import Message, answer_example, body_example, operation, without_field
+from llm_services import embedding, selectors, services
 from llm_services.api.serializers import (
     DefinitionIn,
     DefinitionOut,
@@ -32,6 +32,8 @@ from llm_services.api.serializers import (
     StandardIn,
     StandardOut,
     StandardsOut,
+    TrialIn,
+    TrialOut,
 )
 from llm_services.models import Definition, DefinitionShare, Instance, InstanceShare
 
@@ -545,6 +547,44 @@ class InstanceSharedWith(Resource):
             actor_of(request), Level.OWNER, owner=owner, handle=handle
         )
         return Response(_instance_shares(instance))
+
+
+class InstanceTrial(Resource):
+    """Whether an instance works."""
+
+    @operation(
+        "Test an LLM service",
+        name="test_llm_service",
+        tag=INSTANCES,
+        request=TrialIn,
+        answers={200: TrialOut},
+        errors=[404, 409, 502, 504],
+        description=(
+            "Embeds one text and keeps nothing. 409 says what in the instance's configuration its "
+            "provider refuses: key, endpoint, model or dimensions; 502 and 504 that the provider "
+            "failed. For whoever may use the instance."
+        ),
+        examples=[
+            body_example("Any text", {}),
+            body_example("One of your own", {"text": "The lighthouse keeper's daughter"}),
+            answer_example(
+                "It works",
+                {
+                    "model": "text-embedding-3-small",
+                    "dimensions": 1536,
+                    "milliseconds": 212.4,
+                    "tokens": 6,
+                },
+            ),
+        ],
+    )
+    def post(self, request: Request, owner: str, handle: str) -> Response:
+        """Embed a short text and tell how it went."""
+        values = given(TrialIn, request)
+        instance = selectors.instance_for(
+            actor_of(request), Level.READER, owner=owner, handle=handle
+        )
+        return Response(TrialOut(embedding.try_out(instance, values.get("text"))).data)
 
 
 def _shares(shares: type[Share], subject: Definition | Instance) -> Any:
