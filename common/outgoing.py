@@ -9,6 +9,7 @@ Built on httpcore, which has an interface for just this, replacing how connectio
 none of the conveniences that would have to be switched off.
 """
 
+import atexit
 import ipaddress
 import socket
 import ssl
@@ -59,7 +60,7 @@ class OutgoingError(Exception):
 
 
 class NotAllowed(OutgoingError):
-    """The address is not one that may be called."""
+    """The address is not one that may be called, or there is nothing of its name."""
 
 
 class Unreachable(OutgoingError):
@@ -176,11 +177,15 @@ def _host_header(url: str) -> str:
 
 
 def _resolve(host: str, port: int) -> list[str]:
-    """Return the addresses of a host, all of which may be called; raise NotAllowed, Unreachable."""
+    """Return a host's addresses, all of which may be called; raise NotAllowed or Unreachable."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        if error.errno == socket.EAI_AGAIN:
+            raise Unreachable("its name cannot be resolved at the moment") from error
+        raise NotAllowed("the endpoint's name does not resolve") from error
     except (OSError, UnicodeError) as error:
-        raise Unreachable("its name does not resolve") from error
+        raise NotAllowed("the endpoint's host is no name") from error
     addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
     if not _is_listed(host, port) and not all(is_public(each) for each in addresses):
         raise NotAllowed(
@@ -214,13 +219,15 @@ def _pool() -> httpcore.ConnectionPool:
     context = ssl.create_default_context()
     # Beside the machine's own certificates, which containers often lack.
     context.load_verify_locations(certifi.where())
-    return httpcore.ConnectionPool(
+    pool = httpcore.ConnectionPool(
         ssl_context=context,
         max_connections=_CONNECTIONS,
         max_keepalive_connections=_IDLE_CONNECTIONS,
         keepalive_expiry=_IDLE_S,
         network_backend=_CheckedBackend(),
     )
+    atexit.register(pool.close)
+    return pool
 
 
 def _left(limit: float | None = None) -> float:

@@ -252,8 +252,12 @@ def _definitions(alice: Caller, bob: Caller) -> None:
     assert [(each["definition_handle"], each["dimensions"]) for each in seeded] == [
         ("cohere-v4", 1536),
         ("gemini-embedding-001", 3072),
+        ("mistral-embed", 1024),
+        ("ollama-nomic", 768),
         ("openai-large", 3072),
         ("openai-small", 1536),
+        ("vllm-bge-m3", 1024),
+        ("voyage-3-5", 1024),
     ]
     given = {
         "definition_handle": "small",

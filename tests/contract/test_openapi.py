@@ -16,6 +16,7 @@ from common import projects_api
 from config.documentation import document as served
 from embeddings import indexes
 from embeddings.uploads import MEDIA_TYPES
+from llm_services.providers.builtin import UNIVERSAL_SENTENCE_ENCODER
 from projects.models import Project
 from resources.models import File
 from tests.contract import document
@@ -24,7 +25,7 @@ from tests.factories import Answer, Caller, Cast, item, make_instance, make_proj
 
 _WRITES = {"post", "put", "patch"}
 _VERBS = {"get", "list", "create", "replace", "update", "delete", "share", "unshare"}
-_VERBS |= {"transfer", "upload", "search", "check", "rebuild", "measure"}
+_VERBS |= {"transfer", "upload", "search", "check", "rebuild", "measure", "test"}
 # What is done to what is there, with nothing to say about it.
 _WITHOUT_BODY = {"rebuild_index", "measure_recall"}
 
@@ -600,6 +601,9 @@ def _prepare(name: str) -> Caller:
     make_instance("alice", "my-model")
     if "my-openai" not in makes:
         make_instance("alice", "my-openai")
+    if name == "test_llm_service":
+        builtin = {"api_standard": "builtin", "model": UNIVERSAL_SENTENCE_ENCODER}
+        ada.patch("/v1/llm-services/alice/my-openai", {**builtin, "dimensions": 512})
     if "letters" not in makes:
         make_project("alice", "letters", instance="my-model", readers=["bob"])
         if "letter-1:p.3" not in makes and name != "replace_project":
@@ -614,7 +618,7 @@ def _prepare(name: str) -> Caller:
         for kind in ("llm-services/alice/my-openai", "llm-service-definitions/alice/my-openai"):
             ada.delete(f"/v1/{kind}")
         ada.delete("/v1/users/alice")
-        for handle in ("openai-large", "openai-small"):
+        for handle in ("mistral-embed", "openai-large", "openai-small", "vllm-bge-m3"):
             ada.delete(f"/v1/llm-service-definitions/_system/{handle}")
     return ada
 

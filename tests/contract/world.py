@@ -147,7 +147,8 @@ def _fill_alice() -> None:
         handle="model",
         changes={"endpoint": endpoint, "api_key": CANARIES["provider key"]},
     )
-    make_instance("alice", "spare", endpoint=endpoint, api_key=CANARIES["provider key"])
+    private = f"http://127.0.0.1:9/{CANARIES['endpoint']}"
+    make_instance("alice", "spare", endpoint=private, api_key=CANARIES["provider key"])
     llm_services.create_definition(
         **share,
         handle="template",

@@ -56,18 +56,20 @@ def seeded(handle: str, endpoint: str, model: str, *figures: int, standard: str)
 
 OPENAI = "https://api.openai.com/v1/embeddings"
 GEMINI = "https://generativelanguage.googleapis.com/v1beta/models/gemini-embedding-001:embedContent"
+COHERE = "https://api.cohere.com/v2/embed"
+MISTRAL = "https://api.mistral.ai/v1/embeddings"
+OLLAMA = "http://localhost:11434/api/embed"
+VLLM = "http://localhost:8000/v1/embeddings"
+VOYAGE = "https://api.voyageai.com/v1/embeddings"
 SEEDED = [
-    seeded(
-        "cohere-v4",
-        "https://api.cohere.com/v2/embed",
-        "embed-v4.0",
-        1536,
-        128000,
-        standard="cohere",
-    ),
+    seeded("cohere-v4", COHERE, "embed-v4.0", 1536, 128000, standard="cohere"),
     seeded("gemini-embedding-001", GEMINI, "gemini-embedding-001", 3072, 2048, standard="gemini"),
+    seeded("mistral-embed", MISTRAL, "mistral-embed", 1024, 8192, standard="openai"),
+    seeded("ollama-nomic", OLLAMA, "nomic-embed-text", 768, 2048, standard="ollama"),
     seeded("openai-large", OPENAI, "text-embedding-3-large", 3072, 8192, standard="openai"),
     seeded("openai-small", OPENAI, "text-embedding-3-small", 1536, 8191, standard="openai"),
+    seeded("vllm-bge-m3", VLLM, "BAAI/bge-m3", 1024, 8192, standard="openai"),
+    seeded("voyage-3-5", VOYAGE, "voyage-3.5", 1024, 32000, standard="voyage"),
 ]
 
 
@@ -91,8 +93,8 @@ def shared(cast: Cast) -> Cast:
 # --- The program's own ----------------------------------------------------------------------------
 def test_every_key_reads_the_definitions_of_system(cast: Cast) -> None:
     for caller in (cast.sam, cast.rita, cast.alice, cast.ada):
-        assert caller.get(f"{BASE}/_system").body == page("definitions", SEEDED, total=4)
-        assert caller.get(f"{BASE}/_system/openai-large").body == SEEDED[2]
+        assert caller.get(f"{BASE}/_system").body == page("definitions", SEEDED, total=8)
+        assert caller.get(f"{BASE}/_system/openai-large").body == SEEDED[4]
     assert_refused(cast.nobody.get(f"{BASE}/_system"), 401)
     assert_refused(cast.nobody.get(f"{BASE}/_system/openai-large"), 401)
 
@@ -177,9 +179,10 @@ def test_the_list_holds_own_shared_and_those_of_system_each_once(shared: Cast) -
 
     system = [f"_system/{each['definition_handle']}" for each in SEEDED]
     own = ["alice/published", "alice/template"]
-    assert handles(shared.alice.get(f"{BASE}/alice")) == system + own
-    assert handles(shared.ada.get(f"{BASE}/alice")) == system + own
-    assert handles(shared.sam.get(f"{BASE}/sam")) == [*system, "alice/template", "sam/sams"]
+    assert handles(shared.alice.get(f"{BASE}/alice?limit=20")) == system + own
+    assert handles(shared.ada.get(f"{BASE}/alice?limit=20")) == system + own
+    sees = handles(shared.sam.get(f"{BASE}/sam?limit=20"))
+    assert sees == [*system, "alice/template", "sam/sams"]
     for caller, status in ((shared.sam, 403), (shared.rita, 403), (shared.nobody, 401)):
         assert_refused(caller.get(f"{BASE}/alice"), status)
     assert_refused(shared.ada.get(f"{BASE}/nobody-here"), 404)
@@ -336,7 +339,7 @@ def test_every_definition_route_has_an_alias(shared: Cast) -> None:
     one = f"{ALIAS}/alice/template"
     assert shared.alice.get(one).body == shared.alice.get(ONE).body
     assert shared.alice.get(f"{ALIAS}/alice").body == shared.alice.get(f"{BASE}/alice").body
-    assert shared.sam.get(f"{ALIAS}/_system").body == page("definitions", SEEDED, total=4)
+    assert shared.sam.get(f"{ALIAS}/_system").body == page("definitions", SEEDED, total=8)
     body = {**TEMPLATE, "definition_handle": "another"}
     assert shared.alice.post(f"{ALIAS}/alice", body).status == 201
     assert shared.alice.patch(one, {"model": "m2"})["model"] == "m2"

@@ -37,8 +37,22 @@ SEEDED: list[dict[str, Any]] = [
         **TIMES,
     },
     {
+        "api_standard_handle": "ollama",
+        "description": "Ollama's own embed API",
+        "key_method": "auth_bearer",
+        "key_field": "Authorization",
+        **TIMES,
+    },
+    {
         "api_standard_handle": "openai",
         "description": "OpenAI embeddings API and those compatible with it",
+        "key_method": "auth_bearer",
+        "key_field": "Authorization",
+        **TIMES,
+    },
+    {
+        "api_standard_handle": "voyage",
+        "description": "Voyage AI embeddings API",
         "key_method": "auth_bearer",
         "key_field": "Authorization",
         **TIMES,
@@ -49,7 +63,7 @@ SEEDED: list[dict[str, Any]] = [
 def test_everybody_reads_the_seeded_standards(cast: Cast) -> None:
     for role in ("anonymous", "stranger", "reader", "editor", "owner", "admin"):
         caller = cast.with_role(role)
-        assert caller.get(STANDARDS).body == page("standards", SEEDED, total=4)
+        assert caller.get(STANDARDS).body == page("standards", SEEDED, total=6)
         assert caller.get(f"{STANDARDS}/gemini").body == SEEDED[2]
         assert_refused(caller.get(f"{STANDARDS}/absent"), 404)
         assert_refused(caller.get(f"{STANDARDS}/OpenAI"), 404)
