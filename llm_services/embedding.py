@@ -104,6 +104,12 @@ def embed_query(instance: Instance, text: str) -> NDArray[np.float32]:
     return vector
 
 
+def forget_queries() -> None:
+    """Forget the vectors of queries that this process has; those in the database stay."""
+    with _queries_lock:
+        _queries.clear()
+
+
 def _embed_query(instance: Instance, text: str) -> NDArray[np.float32]:
     provider = provider_of(instance)
     ask = partial(provider.embed, [text], purpose=Purpose.QUERY)

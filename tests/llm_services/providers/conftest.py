@@ -36,8 +36,8 @@ def server(serve: Serve) -> Server:
 
 def instance_of(server: Server, standard: str = "openai", **fields: Any) -> Instance:
     """Return Alice's instance on a server."""
-    values = {"endpoint": server.url, "api_standard": standard, "model": "small", "api_key": KEY}
-    values |= {"dimensions": DIMENSIONS, **fields}
+    values: dict[str, Any] = {"endpoint": server.url, "api_standard": standard, "model": "small"}
+    values |= {"api_key": KEY, "dimensions": DIMENSIONS, **fields}
     return make_instance("alice", values.pop("handle", "small"), **values)
 
 

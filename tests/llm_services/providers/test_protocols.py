@@ -63,7 +63,7 @@ def test_a_provider_gets_what_its_protocol_says(
     server = serve(protocol)
     made = embed(instance_of(server, protocol), TEXTS, purpose)
     assert server.complaints == []
-    assert made.vectors.dtype == np.float32
+    assert made.vectors.dtype.name == "float32"
     assert np.array_equal(made.vectors, [vector_of(text) for text in TEXTS])
     per_text = server.dialect.tokens_per_text
     assert made.tokens == (None if per_text is None else per_text * len(TEXTS))
