@@ -148,7 +148,9 @@ def encode_rows(rows: CopyRows) -> bytes:
     vector = _length(4 + size) + struct.pack(">HH", dimensions, 0)
     pieces: list[bytes | memoryview] = [_COPY_BEGIN]
     columns = zip(rows.ids, rows.text_ids, rows.texts, rows.metadata, strict=True)
-    for start, (id, text_id, text, metadata) in zip(range(0, count * size, size), columns, strict=True):
+    for start, (id, text_id, text, metadata) in zip(
+        range(0, count * size, size), columns, strict=True
+    ):
         pieces += (
             begin,
             id,
