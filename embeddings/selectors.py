@@ -14,14 +14,15 @@ from common.database import is_lost
 from common.errors import DomainError, FieldError, Invalid, NotFound
 from common.versions import RowVersion
 from embeddings import batches, filters, store
+from embeddings.filters import Condition, Path
 from embeddings.recall import Comparison, compare
-from embeddings.store import Exclusion, Hit, Plan, Ranking, Row, Wanted
+from embeddings.store import Exclusion, Facets, Hit, Plan, Ranking, Row, Wanted
 from projects import access
 from projects.metadata import describe, validator_for
 from projects.models import Project
 from projects.selectors import project_for
 
-__all__ = ["Comparison", "Exclusion", "Hit", "Plan", "Row", "Wanted"]
+__all__ = ["Comparison", "Exclusion", "Facets", "Hit", "Plan", "Row", "Wanted"]
 
 # How many rows a walk over a project reads at once, and how many numbers of theirs: 16 MB.
 _PAGE = 1_000
@@ -61,7 +62,8 @@ class Explanation:
 class Listing:
     """A part of a project's embeddings by text id, read when it is walked through.
 
-    total: how many the project has; None after a key, where nobody counted.
+    condition: the filter that keeps them.
+    total: how many it keeps; None after a key, where nobody counted.
     has_more: whether others follow, and `last`, the last id: known after the walk.
     """
 
@@ -70,6 +72,7 @@ class Listing:
     offset: int
     after: str | None
     total: int | None
+    condition: Condition | None = None
     has_more: bool = False
     last: str = ""
 
@@ -96,22 +99,51 @@ class Listing:
     def _next(self, limit: int) -> list[Row]:
         key = self.last or self.after
         if key is not None:
-            return store.after(self.project.pk, key, limit=limit)
+            return store.after(self.project.pk, key, limit=limit, condition=self.condition)
         if self.total is not None and self.offset >= self.total:
             return []
-        return store.page(self.project.pk, limit=limit, offset=self.offset)
+        return store.page(
+            self.project.pk, limit=limit, offset=self.offset, condition=self.condition
+        )
 
 
 def embeddings_of(
-    actor: Actor, *, owner: str, handle: str, limit: int, offset: int = 0, after: str | None = None
+    actor: Actor,
+    *,
+    owner: str,
+    handle: str,
+    limit: int,
+    offset: int = 0,
+    after: str | None = None,
+    condition: Condition | None = None,
 ) -> Listing:
     """Return a part of the project's embeddings by text id; raise as `project_for`.
 
     after: the id before the first, instead of an offset.
     """
     project = project_for(actor, Level.READER, owner=owner, handle=handle)
-    total = store.count(project.pk) if after is None else None
-    return Listing(project, limit, offset, after, total)
+    total = store.count(project.pk, condition) if after is None else None
+    return Listing(project, limit, offset, after, total, condition)
+
+
+def count_of(actor: Actor, *, owner: str, handle: str, condition: Condition) -> tuple[Project, int]:
+    """Return how many of the project's embeddings a filter keeps; raise as `project_for`."""
+    project = project_for(actor, Level.READER, owner=owner, handle=handle)
+    return project, store.count(project.pk, condition)
+
+
+def facets_of(
+    actor: Actor,
+    *,
+    owner: str,
+    handle: str,
+    path: Path,
+    condition: Condition | None,
+    limit: int,
+) -> tuple[Project, Facets]:
+    """Return the values at a path of the metadata and how frequent they are; as `project_for`."""
+    project = project_for(actor, Level.READER, owner=owner, handle=handle)
+    return project, store.facets(project.pk, path, condition, limit=limit)
 
 
 def about(project: Project) -> dict[str, str]:
@@ -192,10 +224,10 @@ def _nearest(
 ) -> Ranking:
     vector, condition = batches.parse_query(body, project.instance.dimensions)
     if condition is not None:
-        if wanted.filters:
+        if wanted.filter is not None:
             problem = "Send the filter in the body or in the query string, not in both."
             raise Invalid(problem, errors=[FieldError("body.filter", problem)])
-        wanted = replace(wanted, filters=filters.parse(condition, "body.filter"))
+        wanted = replace(wanted, filter=filters.parse(condition, "body.filter"))
     return store.nearest(project.pk, vector, wanted, rests_on)
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from rest_framework import serializers
 
-from common.fields import QueryNumber, Text, WholeNumber
+from common.fields import QueryNumber, WholeNumber
 from common.query import Query
-from embeddings import filters
+from embeddings.api.serializers import FilterText, filter_in
 from embeddings.indexes import Report
 from embeddings.models import IndexState
 from embeddings.selectors import Comparison, Plan, Wanted
@@ -142,21 +142,16 @@ class RecallQuery(Query):
         max_value=1000,
         help_text="Candidates to try out, instead of the project's setting.",
     )
-    filter = Text(
-        required=False,
-        max_length=20_000,
-        help_text="A filter for the searches, as there.",
-    )
+    filter = FilterText()
 
 
 def recall_wanted(query: dict[str, Any]) -> Wanted:
     """Return what the compared searches have in common; raise Invalid for the filter."""
-    given = query.get("filter")
     return Wanted(
         limit=query["k"],
         offset=0,
         threshold=-1.0,
-        filters=() if given is None else filters.parse_text(given, "query.filter"),
+        filter=filter_in(query),
         ef_search=query.get("ef_search"),
     )
 

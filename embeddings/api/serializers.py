@@ -21,6 +21,20 @@ from projects.models import Project
 
 DEFAULT_THRESHOLD = 0.5
 MAXIMUM_PATH_DEPTH = 32
+MAXIMUM_FILTER_LENGTH = 20_000
+
+
+class FilterText(Text):
+    """A filter in a query string; what it says is read by `embeddings.filters`."""
+
+    def __init__(self, *, needed: bool = False, **options: Any) -> None:
+        super().__init__(
+            required=needed,
+            max_length=MAXIMUM_FILTER_LENGTH,
+            help_text="Only texts whose metadata fulfils this JSON object of paths and values, "
+            'such as `{"author": "Ann", "year": {"gte": 1790}}`.',
+            **options,
+        )
 
 
 class SimilarQuery(Query):
@@ -55,12 +69,7 @@ class SimilarQuery(Query):
         "path, such as `author` or `source.title`.",
     )
     metadata_value = Text(required=False, allow_blank=True, max_length=10_000)
-    filter = Text(
-        required=False,
-        max_length=20_000,
-        help_text='A JSON object of paths and values, such as `{"author": "Ann"}`: only texts '
-        "whose metadata has them all. Where the metadata has a list, one of its elements counts.",
-    )
+    filter = FilterText()
     exact = QueryFlag(
         default=False,
         help_text="Whether to compare with every embedding, also where the project has an index.",
@@ -76,14 +85,15 @@ def wanted(query: dict[str, Any]) -> Wanted:
         offset=query["offset"],
         threshold=query["threshold"],
         exclusion=_exclusion(query.get("metadata_path"), query.get("metadata_value")),
-        filters=_filters(query),
+        filter=filter_in(query),
         exact=query["exact"],
     )
 
 
-def _filters(query: dict[str, Any]) -> tuple[filters.Equality, ...]:
+def filter_in(query: dict[str, Any]) -> filters.Condition | None:
+    """Return the filter of a query string, None without one; raise Invalid."""
     given = query.get("filter")
-    return () if given is None else filters.parse_text(given, "query.filter")
+    return None if given is None else filters.parse_text(given, "query.filter")
 
 
 def _exclusion(path: str | None, value: str | None) -> Exclusion | None:
@@ -213,7 +223,8 @@ class VectorIn(serializers.Serializer[Any]):
     filter = serializers.DictField(
         required=False,
         allow_null=True,
-        help_text='Paths and values that the metadata must have, such as `{"author": "Ann"}`.',
+        help_text="What the metadata must fulfil, such as "
+        '`{"author": "Ann", "year": {"gte": 1790}}`.',
     )
 
 

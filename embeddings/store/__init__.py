@@ -6,6 +6,8 @@ Vectors cross the wire in pgvector's binary format: 16-bit dimension count, 16 u
 big-endian float32 numbers.
 """
 
+from embeddings.store._changing import change_metadata, remove_matching
+from embeddings.store._facets import Facets, facets
 from embeddings.store._parts import REMEMBER_FOR_S, Parts, forget, forget_all, look, parts_of
 from embeddings.store._reading import (
     after,
@@ -13,6 +15,7 @@ from embeddings.store._reading import (
     existing,
     get,
     metadata_after,
+    metadata_matching,
     of_other_dimensions,
     page,
     sample,
@@ -61,6 +64,7 @@ __all__ = [
     "MOST_CANDIDATES",
     "REMEMBER_FOR_S",
     "Exclusion",
+    "Facets",
     "GraphSettings",
     "Hit",
     "Parts",
@@ -73,6 +77,7 @@ __all__ = [
     "Wanted",
     "after",
     "backend_pid",
+    "change_metadata",
     "copy",
     "count",
     "decode_vector",
@@ -80,6 +85,7 @@ __all__ = [
     "drop_retired",
     "encode_vector",
     "existing",
+    "facets",
     "forget",
     "forget_all",
     "get",
@@ -91,6 +97,7 @@ __all__ = [
     "insert",
     "look",
     "metadata_after",
+    "metadata_matching",
     "nearest",
     "nearest_to_stored",
     "new_segment",
@@ -103,6 +110,7 @@ __all__ = [
     "rebuild_graph",
     "remove",
     "remove_all",
+    "remove_matching",
     "retire",
     "sample",
     "seal",

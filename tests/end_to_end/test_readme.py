@@ -13,6 +13,7 @@ from tests.end_to_end.harness import ADMIN_KEY, ROOT, Armarium
 
 README = "README.md"
 PROJECTS_API = "docs/projects-api.md"
+FILTERS = "docs/filters.md"
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,23 @@ def test_the_five_requests_end_in_a_search_that_finds_something(armarium: Armari
     assert project["project_handle"] == "letters"
     assert upload["message"] == "2 embedding(s) uploaded successfully"
     assert [each["id"] for each in search["results"]] == ["letter-2"]
+
+
+@pytest.mark.slow
+def test_the_lines_about_filters_count_list_and_change_the_demo(armarium: Armarium) -> None:
+    rest = paste("\n".join(lines_of("sh", FILTERS)), armarium).strip()
+    answers = []
+    while rest:
+        answer, end = json.JSONDecoder().raw_decode(rest)
+        answers.append(answer)
+        rest = rest[end:].strip()
+    listed, counted, facets, deleted, updated = answers
+    assert listed["embeddings"][0]["metadata"]["title"].startswith("A")
+    assert listed["total_count"] > 100
+    assert counted["count"] == 4000
+    assert facets == json.loads(lines_of("json", FILTERS)[-1])
+    assert (deleted["matched_count"], deleted["deleted_count"]) == (32, 0)
+    assert updated["updated_count"] == 1
 
 
 @pytest.mark.slow
