@@ -26,8 +26,9 @@ from tests.factories import Answer, Caller, Cast, item, make_instance, make_proj
 _WRITES = {"post", "put", "patch"}
 _VERBS = {"get", "list", "create", "replace", "update", "delete", "share", "unshare"}
 _VERBS |= {"count", "transfer", "upload", "search", "check", "rebuild", "measure", "test"}
+_VERBS |= {"cancel", "retry"}
 # What is done to what is there, with nothing to say about it.
-_WITHOUT_BODY = {"rebuild_index", "measure_recall"}
+_WITHOUT_BODY = {"rebuild_index", "measure_recall", "cancel_embedding_job", "retry_embedding_job"}
 
 
 def _operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -168,6 +169,7 @@ def test_only_what_can_be_asked_without_a_key_says_so() -> None:
         "count_embeddings",
         "list_facets",
         "search_by_vector",
+        "search_by_words",
         "search_by_text",
         "measure_recall",
         "get_index",

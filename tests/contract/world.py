@@ -289,7 +289,7 @@ def _walk(resolver: URLResolver, prefix: str) -> Iterator[tuple[str, Any]]:
 
 def _template(address: str) -> str:
     # simplify_regex writes <name> for groups of both kinds of patterns.
-    plain = simplify_regex(address.replace("<str:", "<").replace("^", ""))
+    plain = simplify_regex(address.replace("<str:", "<").replace("<uuid:", "<").replace("^", ""))
     return plain.replace("<", "{").replace(">", "}")
 
 
