@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import quote_plus
 
 import orjson
@@ -13,8 +14,9 @@ from accounts.policy import Actor, Level, is_granted, require_admin
 from common.database import is_lost
 from common.errors import DomainError, FieldError, Forbidden, Invalid, NotFound
 from common.versions import RowVersion
-from embeddings import batches, filters, store
+from embeddings import batches, filters, hybrid, store
 from embeddings.filters import Condition, Path
+from embeddings.hybrid import Asked, Fused, Mode
 from embeddings.recall import Comparison, compare
 from embeddings.store import Exclusion, Facets, Hit, Plan, Ranking, Row, Wanted
 from llm_services.embedding import embed_query, is_local
@@ -267,6 +269,55 @@ def texts_like(
     return [(similarity, row) for similarity, row in found if row is not None]
 
 
+@dataclass(frozen=True)
+class FusedFound:
+    """What a search by words, alone or beside vectors, returned, in which project, and to whom."""
+
+    actor: Actor
+    project: Project
+    fused: Fused
+
+    @property
+    def vectors(self) -> Found | None:
+        """Return how the vectors were searched; None where they were not."""
+        ranking = self.fused.ranking
+        return None if ranking is None else Found(self.actor, self.project, ranking)
+
+
+def matching_words(
+    credentials: Credentials,
+    *,
+    owner: str,
+    handle: str,
+    words: str | Callable[[], bytes],
+    asked: Asked,
+    wanted: Wanted,
+) -> FusedFound:
+    """Return the texts that hold some words; in hybrid mode, those whose vectors are similar too.
+
+    words: or what reads a JSON body that has them, and may have a vector and a filter beside them;
+    called once the actor is known to be allowed to search. Without a vector the words are embedded.
+    Raises as `project_for`, Invalid for the body, and in hybrid mode as `similar_to_words`.
+    """
+    known = access.look_up(credentials, owner=owner, handle=handle)
+    vector = None
+    if not isinstance(words, str):
+        dimensions = known.project.instance.dimensions
+        words, vector, condition = batches.parse_words(words(), dimensions)
+        wanted = _with_filter(wanted, condition)
+    if asked.mode is Mode.TEXT and vector is not None:
+        problem = "With mode=text, only words are searched for: leave the vector out."
+        raise Invalid(problem, errors=[FieldError("body.vector", problem)])
+    if asked.mode is Mode.HYBRID and vector is None:
+        _check_may_embed(known)
+        vector = embed_query(known.project.instance, hybrid.meant(words))
+        if not is_local(known.project.instance):
+            # The provider may have taken its time.
+            known = access.look_up(credentials, owner=owner, handle=handle)
+    fused = hybrid.search(known.project.pk, words, vector, asked, wanted)
+    return FusedFound(known.actor, known.project, fused)
+
+
 def _check_may_embed(known: access.Access) -> None:
     project = known.project
     if not is_local(project.instance) and not is_granted(known.actor, project):
@@ -293,14 +344,20 @@ def _nearest(
     project: Project, body: bytes, wanted: Wanted, rests_on: Sequence[RowVersion]
 ) -> Ranking:
     asked, condition = batches.parse_query(body, project.instance.dimensions)
-    if condition is not None:
-        if wanted.filter is not None:
-            problem = "Send the filter in the body or in the query string, not in both."
-            raise Invalid(problem, errors=[FieldError("body.filter", problem)])
-        wanted = replace(wanted, filter=filters.parse(condition, "body.filter"))
+    wanted = _with_filter(wanted, condition)
     if isinstance(asked, str):
         raise _Words(asked, wanted.filter)
     return store.nearest(project.pk, asked, wanted, rests_on)
+
+
+def _with_filter(wanted: Wanted, condition: Any) -> Wanted:
+    """Return what is wanted with the filter of a body besides; raise Invalid."""
+    if condition is None:
+        return wanted
+    if wanted.filter is not None:
+        problem = "Send the filter in the body or in the query string, not in both."
+        raise Invalid(problem, errors=[FieldError("body.filter", problem)])
+    return replace(wanted, filter=filters.parse(condition, "body.filter"))
 
 
 def _once(read: Callable[[], bytes]) -> Callable[[], bytes]:

@@ -256,11 +256,32 @@ class SearchIn(serializers.Serializer[Any]):
     )
 
 
+class RanksOut(serializers.Serializer[Any]):
+    """The places of a result in both rankings, from 1; null where it is in none."""
+
+    vector = serializers.IntegerField(allow_null=True)
+    text = serializers.IntegerField(allow_null=True)
+
+
 class HitOut(serializers.Serializer[Any]):
     """One result."""
 
     id = serializers.CharField(help_text="The text_id.")
-    similarity = serializers.FloatField(help_text="Cosine similarity.")
+    similarity = serializers.FloatField(
+        allow_null=True, help_text="Cosine similarity; null in searches by words alone."
+    )
+    score = serializers.FloatField(
+        required=False,
+        help_text="In `text` and `hybrid` mode: what the results are ranked by, the sum of `weight "
+        "/ (rrf_k + rank)` over the rankings.",
+    )
+    ranks = RanksOut(required=False, help_text="In `text` and `hybrid` mode.")
+    highlight = serializers.CharField(
+        required=False,
+        allow_null=True,
+        help_text="In `text` and `hybrid` mode: the part of the text with most of the words, as "
+        "HTML: they are in `<mark>`, everything else is escaped. null where it holds none.",
+    )
 
 
 class ExplanationOut(serializers.Serializer[Any]):
@@ -345,13 +366,18 @@ def ranking(found: Found, explanation: Explanation | None = None) -> dict[str, A
         "results": [{"id": hit.text_id, "similarity": hit.similarity} for hit in found.hits],
     }
     if explanation is not None:
-        answer["explain"] = {
-            "plan": found.ranking.plan,
-            "complete": explanation.complete,
-            "fell_back": found.ranking.fell_back,
-            "ef_search": found.ranking.ef_search,
-            "compared": explanation.compared,
-            "indexed": explanation.sealed,
-            "growing": explanation.growing,
-        }
+        answer["explain"] = explained(found, explanation)
     return answer
+
+
+def explained(found: Found, explanation: Explanation) -> dict[str, Any]:
+    """Return how a search was answered as ExplanationOut describes it."""
+    return {
+        "plan": found.ranking.plan,
+        "complete": explanation.complete,
+        "fell_back": found.ranking.fell_back,
+        "ef_search": found.ranking.ef_search,
+        "compared": explanation.compared,
+        "indexed": explanation.sealed,
+        "growing": explanation.growing,
+    }
