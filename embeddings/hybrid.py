@@ -18,6 +18,9 @@ from embeddings.store import Ranking, Wanted
 DEFAULT_ALPHA = 0.7
 DEFAULT_RRF_K = 60
 DEFAULT_CANDIDATES = 200
+# Beside vectors, texts that hold less than this share of the words' weight do not count: they would
+# push aside what a question finds whose words, in another language, share an article with them.
+_LEAST_SHARE = 1 / 3
 # With fewer texts that hold the words, those count too whose words are spelled much like them.
 _ENOUGH = 10
 
@@ -133,7 +136,8 @@ def _holding(
 ) -> Sequence[str]:
     """Return the ids of the texts that hold the words, the best first."""
     limit = asked.candidates
-    found = store.matching(project_id, analysed, wanted, limit=limit)
+    least_share = _LEAST_SHARE if asked.mode is Mode.HYBRID else 0.0
+    found = store.matching(project_id, analysed, wanted, least_share=least_share, limit=limit)
     if analysed.language == HISTORICAL and len(found) < _ENOUGH:
         found = [*found, *store.resembling(project_id, analysed, wanted, limit=limit)]
     return list(dict.fromkeys(match.text_id for match in found))[:limit]

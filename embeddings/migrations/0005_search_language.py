@@ -2,16 +2,52 @@
 
 from django.db import migrations, models
 
-STEMMED = """
-    arabic armenian basque catalan danish dutch english finnish french german greek hindi hungarian
-    indonesian irish italian lithuanian nepali norwegian portuguese romanian russian serbian spanish
-    swedish tamil turkish yiddish
-""".split()
+STEMMED = [
+    "arabic",
+    "armenian",
+    "basque",
+    "catalan",
+    "danish",
+    "dutch",
+    "english",
+    "finnish",
+    "french",
+    "german",
+    "greek",
+    "hindi",
+    "hungarian",
+    "indonesian",
+    "irish",
+    "italian",
+    "lithuanian",
+    "nepali",
+    "norwegian",
+    "portuguese",
+    "romanian",
+    "russian",
+    "serbian",
+    "spanish",
+    "swedish",
+    "tamil",
+    "turkish",
+    "yiddish",
+]
 # PostgreSQL's lists of stop words have their accents, which are folded before words are stemmed.
-WITH_ACCENTED_STOP_WORDS = """
-    danish dutch finnish french german hungarian italian norwegian portuguese russian spanish
-    swedish turkish
-""".split()
+WITH_ACCENTED_STOP_WORDS = [
+    "danish",
+    "dutch",
+    "finnish",
+    "french",
+    "german",
+    "hungarian",
+    "italian",
+    "norwegian",
+    "portuguese",
+    "russian",
+    "spanish",
+    "swedish",
+    "turkish",
+]
 
 
 def _create(language):

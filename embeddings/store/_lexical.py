@@ -2,9 +2,9 @@
 
 Each word counts by how rare it is among the project's texts (its inverse document frequency), and
 by PostgreSQL's `ts_rank`, which grows ever less with repetitions and is damped by the length of the
-text. Texts that hold all that was asked for come first; of the others, those whose words make up a
-third of the weight of all words that were asked for. A word that no text holds weighs the most, so
-a question in another language does not find whatever shares an article with it.
+text. Texts that hold all that was asked for come first, then those with some of it, as far as the
+caller wants them: they tell which share of the weight of all words a text has to hold. A word that
+no text holds weighs the most.
 
 The growing part is read row by row: a project's own rows, and no others. A sealed segment has an
 index on the words of its texts where the project has a language; of what the index finds, at most
@@ -15,7 +15,6 @@ tell. The others only count.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from psycopg import sql
 
@@ -31,8 +30,6 @@ from embeddings.words import Words, any_of, quoted
 _MOST_RANKED = 1_000
 # Of a long text that is searched with, the rarest words count.
 _MOST_LEXEMES = 32
-# Which share of the weight of all words a text must hold.
-_LEAST_SHARE = 1 / 3
 # Words that are shorter have too few trigrams; more of them take too long.
 _SHORTEST_MISSPELLED, _MOST_MISSPELLED = 4, 4
 # How much of a text its excerpt is taken from.
@@ -91,8 +88,9 @@ def analyse(project_id: int, words: Words) -> Analysed:
     def statement(parts: Parts) -> sql.Composed:
         seen.append(parts)
         asked = f"tsvector_to_array({lexemes('%(positive)s::text', parts.language)})"
-        is_indexed = parts.segment is not None and parts.language is not None
-        name = words_index(parts.segment, parts.language) if is_indexed else ""
+        name = ""
+        if parts.segment is not None and parts.language is not None:
+            name = words_index(parts.segment, parts.language)
         return trusted(
             "SELECT {version}, asked.word, coalesce(known.share, 0)::float8, unaccent(asked.word)"
             f" FROM (SELECT 1) AS one LEFT JOIN unnest({asked}) AS asked (word) ON true"
@@ -107,10 +105,13 @@ def analyse(project_id: int, words: Words) -> Analysed:
     return Analysed(words, seen[-1].language, *map(tuple, zip(*found, strict=True)))
 
 
-def matching(project_id: int, analysed: Analysed, wanted: Wanted, *, limit: int) -> list[Match]:
+def matching(
+    project_id: int, analysed: Analysed, wanted: Wanted, *, least_share: float, limit: int
+) -> list[Match]:
     """Return the texts that hold the words, the best first, ties by text id: one statement.
 
     wanted: only its filter and its exclusion count.
+    least_share: of the words' weight, in texts that do not hold all of them; 0 to 1.
     """
     if not analysed.lexemes:
         return []
@@ -125,7 +126,7 @@ def matching(project_id: int, analysed: Analysed, wanted: Wanted, *, limit: int)
         "any": any_of(analysed.lexemes),
         "pattern": "|".join(re.sub(r"([^\w\s])", r"\\\1", each) for each in analysed.literal),
         "limit": limit,
-        "least": _LEAST_SHARE,
+        "least": least_share,
         **conditions.parameters,
     }
 
@@ -138,7 +139,8 @@ def matching(project_id: int, analysed: Analysed, wanted: Wanted, *, limit: int)
     try:
         rows = read(project_id, statement, parameters)
     except _OtherLanguage:
-        return matching(project_id, analyse(project_id, analysed.words), wanted, limit=limit)
+        again = analyse(project_id, analysed.words)
+        return matching(project_id, again, wanted, least_share=least_share, limit=limit)
     return [Match(text_id, float(score)) for text_id, score in rows if text_id is not None]
 
 
@@ -158,8 +160,8 @@ def _rare(analysed: Analysed, parts: Parts) -> Sequence[str]:
 
 def _ranking(analysed: Analysed, parts: Parts, conditions: Conditions) -> str:
     language, is_relaxed = analysed.language, analysed.words.is_relaxed
-    some = "(SELECT some FROM asked)" if is_relaxed else "(SELECT whole FROM asked)"
-    # The rows are few once they are the project's own, so that each is read once and no index asked.
+    some = "(SELECT enough FROM asked)" if is_relaxed else "(SELECT whole FROM asked)"
+    # Each row is read once; its words are taken before they are compared, not once for each use.
     read_each = (
         f"SELECT text_id, lexemes FROM (SELECT text_id, {lexemes('text', language)} AS lexemes"
         f" FROM {{table}} AS embedding WHERE {{own}}{_may_hold(language)} {conditions.text}"
@@ -170,7 +172,7 @@ def _ranking(analysed: Analysed, parts: Parts, conditions: Conditions) -> str:
     if parts.segment is not None and language is None:
         found += f" UNION ALL {read_each.format(table=name_of(parts.segment), own='true')}"
     elif parts.segment is not None:
-        indexed = "(SELECT found FROM asked)" if is_relaxed else some
+        indexed = "(SELECT indexed FROM asked)" if is_relaxed else some
         found += (
             f" UNION ALL (SELECT text_id, {lexemes('text', language)}"
             f" FROM {name_of(parts.segment)} AS embedding"
@@ -181,10 +183,10 @@ def _ranking(analysed: Analysed, parts: Parts, conditions: Conditions) -> str:
     return (
         "WITH asked AS MATERIALIZED ("
         f"SELECT {query('%(whole)s::text', language)} AS whole,"
-        f" %(any)s::tsquery && {always} AS some,"
+        f" %(any)s::tsquery && {always} AS enough,"
         # Without a rare word, texts have to hold all of them.
         f" CASE WHEN %(rare)s::text = '' THEN {query('%(whole)s::text', language)}"
-        f" ELSE %(rare)s::tsquery && {always} END AS found),"
+        f" ELSE %(rare)s::tsquery && {always} END AS indexed),"
         f" candidates AS MATERIALIZED ({found}),"
         f" counted AS MATERIALIZED (SELECT {parts.rows} + (SELECT count(*)"
         " FROM embeddings_embedding_growing WHERE project_id = %(project)s) AS texts),"
