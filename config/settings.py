@@ -271,7 +271,11 @@ SPECTACULAR_SETTINGS = {
         ]
     },
     "COMPONENT_SPLIT_REQUEST": True,
-    "ENUM_NAME_OVERRIDES": {"RoleEnum": "accounts.models.Role"},
+    "ENUM_NAME_OVERRIDES": {
+        "RoleEnum": "accounts.models.Role",
+        "IndexStateEnum": "embeddings.models.IndexState.values",
+        "JobStateEnum": "embeddings.models.JobState.values",
+    },
     "PREPROCESSING_HOOKS": ["common.schema.without_aliases"],
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",

@@ -349,7 +349,8 @@ def _check_text(given: dict[str, Any], location: str, expected: Expected) -> Non
     """
     if given.get("vector_dim") is not None:
         raise json.invalid(
-            f"{location}.vector_dim", "vector_dim describes a vector; leave it out without one."
+            f"{location}.vector",
+            "vector is required with vector_dim; leave both out to have the text embedded.",
         )
     if any(given.get(name) is not None for name in ("instance_handle", "instance_owner")):
         _check_instance(given, location, expected)

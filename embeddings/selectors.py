@@ -12,7 +12,14 @@ from django.db import InterfaceError, OperationalError
 from accounts.authentication import Credentials
 from accounts.policy import Actor, Level, is_granted, require_admin
 from common.database import is_lost
-from common.errors import DomainError, FieldError, Forbidden, Invalid, NotFound
+from common.errors import (
+    DomainError,
+    FieldError,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Unauthenticated,
+)
 from common.versions import RowVersion
 from embeddings import batches, filters, hybrid, store
 from embeddings.filters import Condition, Path
@@ -231,8 +238,8 @@ def similar_to_words(
 ) -> Found:
     """Return the texts whose vectors are most similar to that of some words.
 
-    Raises as `project_for`; Forbidden for those who read the project only because everybody may,
-    unless embedding costs nobody money; as `embed_query`.
+    Raises as `project_for`; Forbidden, or Unauthenticated, for those who read the project only
+    because everybody may, unless embedding costs nobody money; as `embed_query`.
     """
     known = access.look_up(credentials, owner=owner, handle=handle)
     _check_may_embed(known)
@@ -321,10 +328,11 @@ def matching_words(
 def _check_may_embed(known: access.Access) -> None:
     project = known.project
     if not is_local(project.instance) and not is_granted(known.actor, project):
-        raise Forbidden(
+        refusal = Unauthenticated if known.actor.is_anonymous else Forbidden
+        raise refusal(
             f"Project '{project}' is public, but searching it by words asks a provider whom its "
-            "owner pays: that is for those it is shared with. Search by a vector, or by a text "
-            "that it holds."
+            "owner pays: that is for those it is shared with, with their key. Search by a vector, "
+            "or by a text that it holds."
         )
 
 

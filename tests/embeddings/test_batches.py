@@ -204,7 +204,7 @@ INSTANCE = (
     "instance_handle must name the project's own LLM service instance: 'model' or 'alice/model'."
 )
 NO_VECTOR = "vector is required, or a text that the project's LLM service is to embed."
-NO_DIMENSIONS = "vector_dim describes a vector; leave it out without one."
+ONLY_DIMENSIONS = "vector is required with vector_dim; leave both out to have the text embedded."
 EMPTY = "text is empty: there is nothing to embed."
 WHOLE = "vector_dim must be a whole number."
 
@@ -237,7 +237,7 @@ BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"instance_owner": {}}, "instance_handle", INSTANCE),
     ({"vector": ...}, "vector", NO_VECTOR),
     ({"vector": None}, "vector", NO_VECTOR),
-    ({"vector": ..., "text": "A"}, "vector_dim", NO_DIMENSIONS),
+    ({"vector": ..., "text": "A"}, "vector", ONLY_DIMENSIONS),
     ({"vector": ..., "vector_dim": ..., "text": " \n"}, "text", EMPTY),
     ({"vector": ..., "vector_dim": ..., "text": ["A"]}, "text", "text must be a string."),
     (

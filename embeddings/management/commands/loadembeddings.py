@@ -27,7 +27,7 @@ class Command(commands.Command):
         "of numbers (in JSON lines also the base64 text of little-endian float32), metadata an "
         "object or a text that holds JSON; metadata may be left out, and so may either text or "
         "vector: texts without one are embedded by the project's LLM service. Rows are committed "
-        "in batches, and those whose text_id is stored already are skipped, and not embedded: after "
+        "in batches, and those whose text_id is stored already are skipped and not embedded: after "
         "an interruption run the same command again. Every row that cannot be stored is told on "
         "standard error. Exit code 0: every row is stored; 1: some were rejected; 2: it could not "
         "run or not finish."
