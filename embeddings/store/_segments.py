@@ -144,7 +144,8 @@ def _graph_of(segment: int) -> str:
 def tending(project_id: int) -> Iterator[bool]:
     """Hold the right to change the project's segments; False where another process has it.
 
-    Goes with the connection, so that it outlives transactions and not its holder.
+    Goes with the connection, so that it outlives transactions and not its holder. Afterwards the
+    connection is closed: its priority, its settings and the memory of building go with it, too.
     """
     key = {"kind": _TENDING, "project": project_id % 2**31}
     held = bool(_one("SELECT pg_try_advisory_lock(%(kind)s::int, %(project)s::int)", **key))
@@ -157,6 +158,8 @@ def tending(project_id: int) -> Iterator[bool]:
         if held and connection.is_usable():
             with open_cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_unlock(%(kind)s::int, %(project)s::int)", key)
+            if not connection.in_atomic_block:
+                connection.close()
 
 
 def backend_pid() -> int:
