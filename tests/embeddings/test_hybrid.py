@@ -380,7 +380,7 @@ def test_a_search_takes_few_statements(english: Cast) -> None:
 
 
 # --- Both parts of a large project ----------------------------------------------------------------
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
 @pytest.mark.usefixtures("real_segments")
 @pytest.mark.parametrize("language", ["english", "historical"])
 def test_words_are_found_in_both_parts_of_a_large_project(
