@@ -21,6 +21,7 @@ from embeddings.models import EmbeddingJob, EmbeddingJobItem
 from llm_services import embedding
 from projects.models import Project
 from projects.services import delete_project
+from tests.admin_site import accepted, act, address, page, sign_in
 from tests.answers import A_TIME, A_UUID, assert_refused, nothing_changes
 from tests.embeddings import bulk
 from tests.factories import Answer, Caller, Cast, item, make_project
@@ -364,6 +365,22 @@ def test_jobs_that_got_lost_are_failed_and_old_ones_forgotten(cast: Cast, server
     EmbeddingJob.objects.update(finished_at="2026-01-01T00:00:00Z")
     tasks.forget_embedding_jobs()
     assert cast.erin.get(path).status == 404
+
+
+def test_administrators_watch_cancel_and_retry(cast: Cast, server: Server) -> None:
+    items = [text("a"), text("long", "x" * (LONGEST + 1))]
+    path = job_of(send(cast.erin, items, **ASYNC))
+    job = EmbeddingJob.objects.get()
+    ada = sign_in()
+    accepted(act(ada, EmbeddingJob, "cancel", [job]))
+    assert cast.erin.get(path)["state"] == "cancelled"
+    accepted(act(ada, EmbeddingJob, "retry", [job]))
+    run_jobs()
+    assert cast.erin.get(path)["done"] == 1
+    assert "alice/notes" in page(ada.get(address(EmbeddingJob)))
+    shown = page(ada.get(address(job, "change")))
+    assert "long: text cannot be embedded" in shown
+    assert 'name="state"' not in shown
 
 
 # --- Files ----------------------------------------------------------------------------------------
