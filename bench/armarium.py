@@ -295,9 +295,21 @@ def _status_mb(process: psutil.Process, field: str) -> float:
 
 
 def _private_mb(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-    private = [line for line in lines if line.startswith(("Private_Dirty:", "Private_Clean:"))]
-    return sum(int(line.split()[1]) for line in private) / 1024
+    """Return the memory that only this process has, in megabytes.
+
+    Without the pages of PostgreSQL's shared memory that no other process has touched yet: the
+    kernel counts them as private, too.
+    """
+    private, kilobytes = False, 0
+    for line in (
+        Path(f"/proc/{pid}/smaps").read_text(encoding="ascii", errors="replace").split("\n")
+    ):
+        name, _, rest = line.partition(" ")
+        if not name.endswith(":"):
+            private = rest[3:4] == "p"
+        elif private and name in {"Private_Dirty:", "Private_Clean:"}:
+            kilobytes += int(rest.split()[0])
+    return kilobytes / 1024
 
 
 def _sample(format: str) -> Body:

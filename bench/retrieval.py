@@ -26,8 +26,12 @@ from bench.wire import Connection, Refused
 
 PROJECT = "demo/wikipedia-vital"
 FILTER = '{"language": "en"}'
-# What is added to a search for each mode; a mode of searching that comes later gets a line here.
-MODES: dict[str, dict[str, str]] = {"vector": {}}
+# What is added to a search for each mode.
+MODES: dict[str, dict[str, str]] = {
+    "vector": {},
+    "text": {"mode": "text"},
+    "hybrid": {"mode": "hybrid"},
+}
 # hit@1 and hit@10 of the model by language, from the README of the questions.
 REFERENCE = {"en": (0.77, 0.95), "fr": (0.60, 0.90), "es": (0.50, 0.90), "de": (0.60, 1.00)}
 TOLERANCE = 0.02
@@ -97,16 +101,30 @@ def is_as_good(language: str, score: Score) -> bool:
     )
 
 
+def is_good(results: dict[str, dict[str, Score]], mode: str, language: str) -> bool | None:
+    """Say whether a mode reaches what is expected of it; None where nothing is.
+
+    Vectors have to find as well as the model does, and both together at least as much as vectors.
+    Words alone do not find what is asked for in another language.
+    """
+    score = results[mode][language]
+    if mode == "text":
+        return None
+    if mode == "vector":
+        return is_as_good(language, score)
+    return score.among_ten >= results["vector"][language].among_ten
+
+
 def table(results: dict[str, dict[str, Score]]) -> str:
     """Return the scores by mode and language as a Markdown table."""
     lines = [
-        "| Mode | Language | Questions | hit@1 | hit@10 | Reference hit@1 | hit@10 | As good |",
+        "| Mode | Language | Questions | hit@1 | hit@10 | Reference hit@1 | hit@10 | Good |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for mode, by_language in results.items():
         for language, score in by_language.items():
             first, among_ten = REFERENCE[language]
-            good = "yes" if is_as_good(language, score) else "**no**"
+            good = {True: "yes", False: "**no**", None: ""}[is_good(results, mode, language)]
             lines.append(
                 f"| {mode} | {language} | {score.questions} | {score.first:.2f} |"
                 f" {score.among_ten:.2f} | {first:.2f} | {among_ten:.2f} | {good} |"
@@ -143,7 +161,7 @@ def measure(address: tuple[str, int], questions: Sequence[Question]) -> dict[str
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure and print; return 1 where a score is below the reference."""
+    """Measure and print; return 1 where a score is below what is expected."""
     parser = argparse.ArgumentParser(
         prog="bench.retrieval",
         description=__doc__,
@@ -161,11 +179,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             results = measure(address, questions)
     print(table(results))
     good = [
-        is_as_good(language, score)
-        for by_language in results.values()
-        for language, score in by_language.items()
+        is_good(results, mode, language)
+        for mode, by_language in results.items()
+        for language in by_language
     ]
-    return int(not all(good))
+    return int(False in good)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,11 @@ class Resource(APIView):
             raise MethodNotAllowed(request.method or "")
         super().initial(request, *args, **kwargs)
         query_string = request.META.get("QUERY_STRING", "")
-        self.query = dict(read_query(self.queries.get(method, Query), query_string))
+        self.query = dict(read_query(self.query_of(method), query_string))
+
+    def query_of(self, method: str) -> type[Query]:
+        """Return the query parameters that the request's method takes."""
+        return self.queries.get(method, Query)
 
 
 S = TypeVar("S", bound=serializers.BaseSerializer[Any])

@@ -231,6 +231,19 @@ def check_document(value: Any, location: str) -> None:
         raise invalid(location, f"It is larger than {MAX_DOCUMENT_BYTES // 1024**2} MiB.")
 
 
+def merged(target: Any, patch: Any) -> Any:
+    """Return a value with a merge patch applied (RFC 7396): null removes, objects are merged."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = merged(result.get(name), value)
+    return result
+
+
 class StoredDecoder(stdlib.JSONDecoder):
     """Reads what PostgreSQL returns: it spells the float 1e22 as a whole number of 23 digits."""
 

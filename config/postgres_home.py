@@ -321,10 +321,15 @@ class PostgresHome:
             )
 
 
+# The C library would keep up to 64 MB that a large upload or an index build needed, in every
+# connection for as long as it lives. Told a limit, it gives back what is beyond.
+_GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": str(1024**2), "MALLOC_TRIM_THRESHOLD_": str(1024**2)}
+
+
 def program_environment() -> dict[str, str]:
     """Return what the programs need; PGPORT, PGOPTIONS and the like would change what they do."""
     kept = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
-    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC", **kept}
+    return {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC", **_GIVE_BACK, **kept}
 
 
 def _account_name(number: int) -> str:

@@ -305,7 +305,9 @@ STORAGES = {
 }
 
 # --- Logs -----------------------------------------------------------------------------------------
+LOG_LEVEL = env.text("ARMARIUM_LOG_LEVEL", default="INFO").upper()
+LOG_AS_JSON = env.flag("ARMARIUM_LOG_JSON", default=False)
 LOGGING = logging_settings(
-    level=env.text("ARMARIUM_LOG_LEVEL", default="INFO").upper(),
-    as_json=env.flag("ARMARIUM_LOG_JSON", default=False),
+    level=LOG_LEVEL,
+    as_json=LOG_AS_JSON,
 )

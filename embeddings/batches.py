@@ -205,6 +205,22 @@ def parse_query(body: bytes, dimensions: int) -> tuple[Matrix | str, Any]:
     return _query_vector(body, given_fields.get("vector"), dimensions), filtering
 
 
+def parse_words(body: bytes, dimensions: int) -> tuple[str, Matrix | None, Any]:
+    """Return the words of ``{"text": "...", "vector": [...], "filter": {...}}``, and the others.
+
+    The vector and the filter, as `parse_query` has them, are None where they are not given. Raises
+    Invalid.
+    """
+    given = _fields(body, "text")
+    words = check_words(given["text"], "body.text")
+    condition, vector = given.get("filter"), given.get("vector")
+    return (
+        words,
+        None if vector is None else _query_vector(body, vector, dimensions),
+        None if condition is None else json.plain(condition, "body.filter"),
+    )
+
+
 def check_words(words: Any, location: str) -> str:
     """Return a text to search with, or raise Invalid: 1 to MAXIMUM_WORDS characters, not blank."""
     if not isinstance(words, str):
@@ -278,7 +294,8 @@ def _fields(
     )
     if not found:
         other = "" if instead is None else f' or {{"{instead}": "…"}}'
-        raise json.invalid(f"body.{needed}", f'Send an object {{"{needed}": [ … ]}}{other}.')
+        value = '"…"' if needed == "text" else "[ … ]"
+        raise json.invalid(f"body.{needed}", f'Send an object {{"{needed}": {value}}}{other}.')
     if len(document) > _MAXIMUM_FIELDS:
         raise json.invalid("body", f"It has more than {_MAXIMUM_FIELDS} fields.")
     return dict(json.members(document, "body"))

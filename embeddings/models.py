@@ -6,6 +6,7 @@ from django.db import models
 from pgvector.django import VectorField
 
 from common.models import uuid7
+from embeddings.languages import LANGUAGES
 from llm_services.models import Instance
 from projects.models import Project
 
@@ -119,6 +120,14 @@ class SearchIndex(models.Model):
         default=0.98,
         validators=_between(0.5, 0.999),
         help_text="The recall@10 that searches should reach: 0.5 to 0.999.",
+    )
+    search_language = models.CharField(  # noqa: DJ001 – null is no language, "" is none either
+        max_length=20,
+        null=True,
+        blank=True,
+        choices=[(each, each) for each in LANGUAGES],
+        help_text="What its texts are written in, for searching by words. Empty: words as they "
+        "are, without an index.",
     )
     built_m = models.PositiveSmallIntegerField(null=True, editable=False)
     built_ef_construction = models.PositiveSmallIntegerField(null=True, editable=False)

@@ -62,7 +62,7 @@ def compare(project: Project, *, k: int, queries: int, wanted: Wanted) -> Compar
     """Search with stored vectors chosen at random, through the index and exactly.
 
     Compares fewer than asked for where it would take longer than some seconds.
-    wanted: filters and ef_search of the searches; the rest is set here.
+    wanted: filter and ef_search of the searches; the rest is set here.
     """
     wanted = replace(wanted, limit=k, offset=0, threshold=-1.0)
     found, looked_for, recalls = 0, 0, []

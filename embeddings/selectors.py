@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import quote_plus
 
 import orjson
@@ -20,16 +21,18 @@ from common.errors import (
     Unauthenticated,
 )
 from common.versions import RowVersion
-from embeddings import batches, filters, store
+from embeddings import batches, filters, hybrid, store
+from embeddings.filters import Condition, Path
+from embeddings.hybrid import Asked, Fused, Mode
 from embeddings.recall import Comparison, compare
-from embeddings.store import Exclusion, Hit, Plan, Ranking, Row, Wanted
+from embeddings.store import Exclusion, Facets, Hit, Plan, Ranking, Row, Wanted
 from llm_services.embedding import embed_query, is_local
 from projects import access
 from projects.metadata import describe, validator_for
 from projects.models import Project
 from projects.selectors import project_for
 
-__all__ = ["Comparison", "Exclusion", "Hit", "Plan", "Row", "Wanted"]
+__all__ = ["Comparison", "Exclusion", "Facets", "Hit", "Plan", "Row", "Wanted"]
 
 # How many rows a walk over a project reads at once, and how many numbers of theirs: 16 MB.
 _PAGE = 1_000
@@ -69,7 +72,8 @@ class Explanation:
 class Listing:
     """A part of a project's embeddings by text id, read when it is walked through.
 
-    total: how many the project has; None after a key, where nobody counted.
+    condition: the filter that keeps them.
+    total: how many it keeps; None after a key, where nobody counted.
     has_more: whether others follow, and `last`, the last id: known after the walk.
     """
 
@@ -78,6 +82,7 @@ class Listing:
     offset: int
     after: str | None
     total: int | None
+    condition: Condition | None = None
     has_more: bool = False
     last: str = ""
 
@@ -104,22 +109,51 @@ class Listing:
     def _next(self, limit: int) -> list[Row]:
         key = self.last or self.after
         if key is not None:
-            return store.after(self.project.pk, key, limit=limit)
+            return store.after(self.project.pk, key, limit=limit, condition=self.condition)
         if self.total is not None and self.offset >= self.total:
             return []
-        return store.page(self.project.pk, limit=limit, offset=self.offset)
+        return store.page(
+            self.project.pk, limit=limit, offset=self.offset, condition=self.condition
+        )
 
 
 def embeddings_of(
-    actor: Actor, *, owner: str, handle: str, limit: int, offset: int = 0, after: str | None = None
+    actor: Actor,
+    *,
+    owner: str,
+    handle: str,
+    limit: int,
+    offset: int = 0,
+    after: str | None = None,
+    condition: Condition | None = None,
 ) -> Listing:
     """Return a part of the project's embeddings by text id; raise as `project_for`.
 
     after: the id before the first, instead of an offset.
     """
     project = project_for(actor, Level.READER, owner=owner, handle=handle)
-    total = store.count(project.pk) if after is None else None
-    return Listing(project, limit, offset, after, total)
+    total = store.count(project.pk, condition) if after is None else None
+    return Listing(project, limit, offset, after, total, condition)
+
+
+def count_of(actor: Actor, *, owner: str, handle: str, condition: Condition) -> tuple[Project, int]:
+    """Return how many of the project's embeddings a filter keeps; raise as `project_for`."""
+    project = project_for(actor, Level.READER, owner=owner, handle=handle)
+    return project, store.count(project.pk, condition)
+
+
+def facets_of(
+    actor: Actor,
+    *,
+    owner: str,
+    handle: str,
+    path: Path,
+    condition: Condition | None,
+    limit: int,
+) -> tuple[Project, Facets]:
+    """Return the values at a path of the metadata and how frequent they are; as `project_for`."""
+    project = project_for(actor, Level.READER, owner=owner, handle=handle)
+    return project, store.facets(project.pk, path, condition, limit=limit)
 
 
 def about(project: Project) -> dict[str, str]:
@@ -185,7 +219,7 @@ def similar_to_query(
     try:
         return _searching(credentials, owner, handle, search)
     except _Words as given:
-        for_words = replace(for_words, filters=given.filters)
+        for_words = replace(for_words, filter=given.condition)
         return similar_to_words(
             credentials, owner=owner, handle=handle, words=given.words, wanted=for_words
         )
@@ -194,9 +228,9 @@ def similar_to_query(
 class _Words(Exception):
     """A body asks for words, which are not embedded before the permission is known for sure."""
 
-    def __init__(self, words: str, filters: tuple[filters.Equality, ...]) -> None:
+    def __init__(self, words: str, condition: Condition | None) -> None:
         super().__init__()
-        self.words, self.filters = words, filters
+        self.words, self.condition = words, condition
 
 
 def similar_to_words(
@@ -242,6 +276,55 @@ def texts_like(
     return [(similarity, row) for similarity, row in found if row is not None]
 
 
+@dataclass(frozen=True)
+class FusedFound:
+    """What a search by words, alone or beside vectors, returned, in which project, and to whom."""
+
+    actor: Actor
+    project: Project
+    fused: Fused
+
+    @property
+    def vectors(self) -> Found | None:
+        """Return how the vectors were searched; None where they were not."""
+        ranking = self.fused.ranking
+        return None if ranking is None else Found(self.actor, self.project, ranking)
+
+
+def matching_words(
+    credentials: Credentials,
+    *,
+    owner: str,
+    handle: str,
+    words: str | Callable[[], bytes],
+    asked: Asked,
+    wanted: Wanted,
+) -> FusedFound:
+    """Return the texts that hold some words; in hybrid mode, those whose vectors are similar too.
+
+    words: or what reads a JSON body that has them, and may have a vector and a filter beside them;
+    called once the actor is known to be allowed to search. Without a vector the words are embedded.
+    Raises as `project_for`, Invalid for the body, and in hybrid mode as `similar_to_words`.
+    """
+    known = access.look_up(credentials, owner=owner, handle=handle)
+    vector = None
+    if not isinstance(words, str):
+        dimensions = known.project.instance.dimensions
+        words, vector, condition = batches.parse_words(words(), dimensions)
+        wanted = _with_filter(wanted, condition)
+    if asked.mode is Mode.TEXT and vector is not None:
+        problem = "With mode=text, only words are searched for: leave the vector out."
+        raise Invalid(problem, errors=[FieldError("body.vector", problem)])
+    if asked.mode is Mode.HYBRID and vector is None:
+        _check_may_embed(known)
+        vector = embed_query(known.project.instance, hybrid.meant(words))
+        if not is_local(known.project.instance):
+            # The provider may have taken its time.
+            known = access.look_up(credentials, owner=owner, handle=handle)
+    fused = hybrid.search(known.project.pk, words, vector, asked, wanted)
+    return FusedFound(known.actor, known.project, fused)
+
+
 def _check_may_embed(known: access.Access) -> None:
     project = known.project
     if not is_local(project.instance) and not is_granted(known.actor, project):
@@ -269,14 +352,20 @@ def _nearest(
     project: Project, body: bytes, wanted: Wanted, rests_on: Sequence[RowVersion]
 ) -> Ranking:
     asked, condition = batches.parse_query(body, project.instance.dimensions)
-    if condition is not None:
-        if wanted.filters:
-            problem = "Send the filter in the body or in the query string, not in both."
-            raise Invalid(problem, errors=[FieldError("body.filter", problem)])
-        wanted = replace(wanted, filters=filters.parse(condition, "body.filter"))
+    wanted = _with_filter(wanted, condition)
     if isinstance(asked, str):
-        raise _Words(asked, wanted.filters)
+        raise _Words(asked, wanted.filter)
     return store.nearest(project.pk, asked, wanted, rests_on)
+
+
+def _with_filter(wanted: Wanted, condition: Any) -> Wanted:
+    """Return what is wanted with the filter of a body besides; raise Invalid."""
+    if condition is None:
+        return wanted
+    if wanted.filter is not None:
+        problem = "Send the filter in the body or in the query string, not in both."
+        raise Invalid(problem, errors=[FieldError("body.filter", problem)])
+    return replace(wanted, filter=filters.parse(condition, "body.filter"))
 
 
 def _once(read: Callable[[], bytes]) -> Callable[[], bytes]:

@@ -14,7 +14,7 @@ from common.fields import QueryNumber, Text
 from common.pagination import cursor_after, key_of
 from common.query import DEFAULT_LIMIT, MAXIMUM_LIMIT, MAXIMUM_OFFSET, Query
 from embeddings import files
-from embeddings.api.serializers import shown
+from embeddings.api.serializers import FilterText, filter_in, shown
 from embeddings.selectors import Listing, about
 from embeddings.uploads import MEDIA_TYPES
 
@@ -47,10 +47,11 @@ class ListingQuery(Query):
         help_text="Where to go on instead: `next_cursor` of the page before. Nothing is skipped or "
         "repeated, whatever is stored or deleted meanwhile.",
     )
+    filter = FilterText()
 
 
 def place_of(query: dict[str, Any], media_type: str) -> dict[str, Any]:
-    """Return limit, and offset or after, as a reader of the media type may ask for them.
+    """Return filter, limit, and offset or after, as a reader of the media type may ask for them.
 
     Raises Invalid.
     """
@@ -58,11 +59,12 @@ def place_of(query: dict[str, Any], media_type: str) -> dict[str, Any]:
     if media_type == JSON and limit > MAXIMUM_LIMIT:
         message = f"limit: Ensure this value is less than or equal to {MAXIMUM_LIMIT}."
         raise _refused("limit", message)
+    place = {"limit": limit, "condition": filter_in(query)}
     if "cursor" not in query:
-        return {"limit": limit, "offset": query.get("offset", 0)}
+        return {**place, "offset": query.get("offset", 0)}
     if "offset" in query:
         raise _refused("cursor", "cursor and offset exclude each other; send one of them.")
-    return {"limit": limit, "after": key_of(query["cursor"])}
+    return {**place, "after": key_of(query["cursor"])}
 
 
 def preferred(request: Request) -> str:
@@ -89,7 +91,10 @@ def answer(request: Request, listing: Listing, media_type: str) -> HttpResponseB
         # It is for programs; browsers are to keep it as a file.
         del response.headers["Content-Disposition"]
     if listing.has_more:
-        query = urlencode({"limit": listing.limit, "cursor": cursor_after(listing.last)})
+        place = {"limit": listing.limit, "cursor": cursor_after(listing.last)}
+        if "filter" in request.query_params:
+            place["filter"] = request.query_params["filter"]
+        query = urlencode(place)
         # The path as it was sent: percent-encoded.
         here = request.build_absolute_uri("?")
         response.headers["Link"] = f'<{here.rstrip("?")}?{query}>; rel="next"'

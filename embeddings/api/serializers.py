@@ -23,6 +23,20 @@ DEFAULT_THRESHOLD = 0.5
 # A question is seldom as similar to the text that answers it as two texts are.
 DEFAULT_THRESHOLD_FOR_WORDS = 0.0
 MAXIMUM_PATH_DEPTH = 32
+MAXIMUM_FILTER_LENGTH = 20_000
+
+
+class FilterText(Text):
+    """A filter in a query string; what it says is read by `embeddings.filters`."""
+
+    def __init__(self, *, needed: bool = False, **options: Any) -> None:
+        super().__init__(
+            required=needed,
+            max_length=MAXIMUM_FILTER_LENGTH,
+            help_text="Only texts whose metadata fulfils this JSON object of paths and values, "
+            'such as `{"author": "Ann", "year": {"gte": 1790}}`.',
+            **options,
+        )
 
 
 class SimilarQuery(Query):
@@ -58,12 +72,7 @@ class SimilarQuery(Query):
         "path, such as `author` or `source.title`.",
     )
     metadata_value = Text(required=False, allow_blank=True, max_length=10_000)
-    filter = Text(
-        required=False,
-        max_length=20_000,
-        help_text='A JSON object of paths and values, such as `{"author": "Ann"}`: only texts '
-        "whose metadata has them all. Where the metadata has a list, one of its elements counts.",
-    )
+    filter = FilterText()
     exact = QueryFlag(
         default=False,
         help_text="Whether to compare with every embedding, also where the project has an index.",
@@ -92,14 +101,15 @@ def wanted(query: dict[str, Any], *, threshold: float = DEFAULT_THRESHOLD) -> Wa
         offset=query["offset"],
         threshold=query.get("threshold", threshold),
         exclusion=_exclusion(query.get("metadata_path"), query.get("metadata_value")),
-        filters=_filters(query),
+        filter=filter_in(query),
         exact=query["exact"],
     )
 
 
-def _filters(query: dict[str, Any]) -> tuple[filters.Equality, ...]:
+def filter_in(query: dict[str, Any]) -> filters.Condition | None:
+    """Return the filter of a query string, None without one; raise Invalid."""
     given = query.get("filter")
-    return () if given is None else filters.parse_text(given, "query.filter")
+    return None if given is None else filters.parse_text(given, "query.filter")
 
 
 def _exclusion(path: str | None, value: str | None) -> Exclusion | None:
@@ -241,15 +251,37 @@ class SearchIn(serializers.Serializer[Any]):
     filter = serializers.DictField(
         required=False,
         allow_null=True,
-        help_text='Paths and values that the metadata must have, such as `{"author": "Ann"}`.',
+        help_text="What the metadata must fulfil, such as "
+        '`{"author": "Ann", "year": {"gte": 1790}}`.',
     )
+
+
+class RanksOut(serializers.Serializer[Any]):
+    """The places of a result in both rankings, from 1; null where it is in none."""
+
+    vector = serializers.IntegerField(allow_null=True)
+    text = serializers.IntegerField(allow_null=True)
 
 
 class HitOut(serializers.Serializer[Any]):
     """One result."""
 
     id = serializers.CharField(help_text="The text_id.")
-    similarity = serializers.FloatField(help_text="Cosine similarity.")
+    similarity = serializers.FloatField(
+        allow_null=True, help_text="Cosine similarity; null in searches by words alone."
+    )
+    score = serializers.FloatField(
+        required=False,
+        help_text="In `text` and `hybrid` mode: what the results are ranked by, the sum of `weight "
+        "/ (rrf_k + rank)` over the rankings.",
+    )
+    ranks = RanksOut(required=False, help_text="In `text` and `hybrid` mode.")
+    highlight = serializers.CharField(
+        required=False,
+        allow_null=True,
+        help_text="In `text` and `hybrid` mode: the part of the text with most of the words, as "
+        "HTML: they are in `<mark>`, everything else is escaped. null where it holds none.",
+    )
 
 
 class ExplanationOut(serializers.Serializer[Any]):
@@ -334,13 +366,18 @@ def ranking(found: Found, explanation: Explanation | None = None) -> dict[str, A
         "results": [{"id": hit.text_id, "similarity": hit.similarity} for hit in found.hits],
     }
     if explanation is not None:
-        answer["explain"] = {
-            "plan": found.ranking.plan,
-            "complete": explanation.complete,
-            "fell_back": found.ranking.fell_back,
-            "ef_search": found.ranking.ef_search,
-            "compared": explanation.compared,
-            "indexed": explanation.sealed,
-            "growing": explanation.growing,
-        }
+        answer["explain"] = explained(found, explanation)
     return answer
+
+
+def explained(found: Found, explanation: Explanation) -> dict[str, Any]:
+    """Return how a search was answered as ExplanationOut describes it."""
+    return {
+        "plan": found.ranking.plan,
+        "complete": explanation.complete,
+        "fell_back": found.ranking.fell_back,
+        "ef_search": found.ranking.ef_search,
+        "compared": explanation.compared,
+        "indexed": explanation.sealed,
+        "growing": explanation.growing,
+    }

@@ -5,12 +5,18 @@ The id of a text is the whole rest of the path, decoded once: it may hold slashe
 
 from django.urls import path, re_path
 
-from embeddings.api import index_views, job_views, views
+from embeddings.api import filter_views, index_views, job_views, views
 
 _REST = r"(?P<owner>[^/]+)/(?P<project>[^/]+)/(?P<text_id>(?s:.+))\Z"
 
+_PROJECT = "embeddings/<str:owner>/<str:project>"
+
 urlpatterns = [
-    path("embeddings/<str:owner>/<str:project>", views.Embeddings.as_view()),
+    path(_PROJECT, views.Embeddings.as_view()),
+    path(f"{_PROJECT}/count", filter_views.Count.as_view(), {"text_id": "count"}),
+    path(f"{_PROJECT}/facets", filter_views.Facets.as_view(), {"text_id": "facets"}),
+    path(f"{_PROJECT}/delete", filter_views.Deletion.as_view(), {"text_id": "delete"}),
+    path(f"{_PROJECT}/update", filter_views.Update.as_view(), {"text_id": "update"}),
     re_path(rf"^embeddings/{_REST}", views.OneEmbedding.as_view()),
     path("similars/<str:owner>/<str:project>", views.SimilarToQuery.as_view()),
     path("similars/<str:owner>/<str:project>/recall", index_views.Recall.as_view()),

@@ -1,5 +1,6 @@
 """Embeddings, similarity search, and the administrators' checks."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from accounts.authentication import (
 from common.api import Resource, media_type_of, read_body, spool_body
 from common.schema import Message, answer_example, body_example, operation, without_field
 from embeddings import embedding_jobs, selectors, services
+from embeddings.api.hybrid_serializers import ModeQuery, WordsModeQuery, asked_in, fused_shown
 from embeddings.api.job_serializers import JobOut
 from embeddings.api.job_views import accepted, prefers_async
 from embeddings.api.listing import ListingQuery, answer, place_of, preferred
@@ -34,13 +36,13 @@ from embeddings.api.serializers import (
     SimilarQuery,
     UploadIn,
     UploadOut,
-    WordsQuery,
     ranking,
     shown,
     uploaded,
     wanted,
 )
 from embeddings.batches import check_words
+from embeddings.hybrid import Asked, Mode
 from embeddings.models import EmbeddingJob
 from embeddings.selectors import Found, Wanted
 from embeddings.uploads import MEDIA_TYPES, upload_file
@@ -75,6 +77,31 @@ _HITS = answer_example(
         "results": [
             {"id": "letter-7:p.1", "similarity": 0.93},
             {"id": "letter-2:p.4", "similarity": 0.81},
+        ],
+    },
+)
+
+
+_FUSED = answer_example(
+    "Two results in hybrid mode",
+    {
+        "user_handle": "alice",
+        "project_handle": "letters",
+        "results": [
+            {
+                "id": "letter-7:p.1",
+                "similarity": 0.41,
+                "score": 0.0164,
+                "ranks": {"vector": 1, "text": 1},
+                "highlight": "The <mark>garden</mark> &amp; the <mark>rose</mark>s …",
+            },
+            {
+                "id": "letter-2:p.4",
+                "similarity": 0.38,
+                "score": 0.0113,
+                "ranks": {"vector": 2, "text": None},
+                "highlight": None,
+            },
         ],
     },
 )
@@ -229,7 +256,7 @@ class Similar(Resource):
 class SimilarToQuery(Similar):
     """Search by a vector, or by words, of one's own."""
 
-    queries = {"get": WordsQuery, "post": SimilarQuery}
+    queries = {"get": WordsModeQuery, "post": ModeQuery}
 
     @operation(
         "Search by words",
@@ -237,20 +264,23 @@ class SimilarToQuery(Similar):
         tag=SEARCH,
         answers={200: SimilarOut},
         errors=[404, 409, 502, 504],
-        query=WordsQuery,
+        query=WordsModeQuery,
         description=(
-            "The words are embedded with the project's LLM service, once. Public projects can be "
-            "searched by words without a key where that service is built in."
+            "The words are embedded with the project's LLM service, once, unless `mode` is `text`. "
+            "Public projects can be searched by words without a key where that service is built in."
         ),
-        examples=[_HITS],
+        examples=[_HITS, _FUSED],
     )
     def get(self, request: Request, owner: str, project: str) -> Response:
         """Return the project's texts most similar to some words."""
+        words = check_words(self.query["q"], "query.q")
+        if (asked := asked_in(self.query)).mode is not Mode.VECTOR:
+            return self.fused(request, owner, project, words, asked)
         found = selectors.similar_to_words(
             credentials_of(request),
             owner=owner,
             handle=project,
-            words=check_words(self.query["q"], "query.q"),
+            words=words,
             wanted=_for_words(self.query),
         )
         return self.answer(request, found)
@@ -262,28 +292,57 @@ class SimilarToQuery(Similar):
         request=SearchIn,
         answers={200: SimilarOut},
         errors=[404, 409, 502, 504],
-        query=SimilarQuery,
+        query=ModeQuery,
         description=(
-            "Send either `vector` or `text`. Nothing is stored in the project. Public projects can "
-            "be searched without a key; by text where their LLM service is built in."
+            "Send either `vector` or `text`; with `mode=text` a `text`, and with `mode=hybrid` a "
+            "`text` and, where it is not to be embedded here, its `vector`. Nothing is stored in "
+            "the project. Public projects can be searched without a key; by text where their LLM "
+            "service is built in."
         ),
         examples=[
             body_example("A vector", {"vector": [0.02, -0.11, 0.31]}),
             body_example("Words", {"text": "who painted the Mona Lisa"}),
             _HITS,
+            _FUSED,
         ],
     )
     def post(self, request: Request, owner: str, project: str) -> Response:
         """Return the project's texts most similar to a vector or to some words."""
+        body = partial(read_body, request)
+        if (asked := asked_in(self.query)).mode is not Mode.VECTOR:
+            return self.fused(request, owner, project, body, asked)
         found = selectors.similar_to_query(
             credentials_of(request),
             owner=owner,
             handle=project,
-            body=partial(read_body, request),
+            body=body,
             wanted=wanted(self.query),
             for_words=_for_words(self.query),
         )
         return self.answer(request, found)
+
+    def fused(
+        self,
+        request: Request,
+        owner: str,
+        project: str,
+        words: str | Callable[[], bytes],
+        asked: Asked,
+    ) -> Response:
+        """Return the texts that hold words, alone or beside those with similar vectors."""
+        found = selectors.matching_words(
+            credentials_of(request),
+            owner=owner,
+            handle=project,
+            words=words,
+            asked=asked,
+            wanted=wanted(self.query),
+        )
+        note_actor(request, found.actor)
+        explanation = None
+        if self.query["explain"] and found.vectors is not None:
+            explanation = selectors.explanation_of(found.vectors)
+        return Response(fused_shown(found, explanation))
 
 
 def _for_words(query: dict[str, Any]) -> Wanted:

@@ -1,47 +1,66 @@
 """Reads and counts embeddings, wherever they are."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
-from typing import Any, LiteralString
+from typing import Any
 
 import psycopg
 from django.db import connection, transaction
 from psycopg import sql
 
-from embeddings.store._parts import VERSION, Parts, forget, look, parts_of, read, rows_of
+from embeddings.filters import Condition
+from embeddings.store._conditions import conditions_of
+from embeddings.store._parts import (
+    VERSION,
+    Parts,
+    forget,
+    look,
+    parts_of,
+    read,
+    rows_of,
+    trusted,
+)
 from embeddings.store._values import Row
 from embeddings.store._wire import decode_vector, open_cursor
 
 _ROW = "project_id, text_id, instance_id, vector, text, metadata, created_at, updated_at"
 
 
-def count(project_id: int) -> int:
-    """Return how many embeddings the project has."""
+def count(project_id: int, condition: Condition | None = None) -> int:
+    """Return how many embeddings the project has that a filter keeps."""
+    conditions = conditions_of(condition)
+    columns = "project_id, text_id" if condition is None else "project_id, text_id, metadata"
     [(found,)] = read(
         project_id,
-        lambda parts: sql.SQL("SELECT {version}, count(*) FROM {rows}").format(
-            version=VERSION, rows=rows_of(parts.segment, "project_id, text_id")
+        lambda parts: sql.SQL("SELECT {version}, count(*) FROM {rows} WHERE true{kept}").format(
+            version=VERSION, rows=rows_of(parts.segment, columns), kept=trusted(conditions.text)
         ),
-        {},
+        conditions.parameters,
     )
     return int(found)
 
 
-def page(project_id: int, *, limit: int, offset: int) -> list[Row]:
-    """Return a part of the project's embeddings in the order of their text ids."""
+def page(
+    project_id: int, *, limit: int, offset: int, condition: Condition | None = None
+) -> list[Row]:
+    """Return a part of the project's embeddings that a filter keeps, by their text ids."""
+    conditions = conditions_of(condition)
     return _rows(
         project_id,
-        "ORDER BY text_id LIMIT %(limit)s OFFSET %(offset)s",
-        {"limit": limit, "offset": offset},
+        f"WHERE true{conditions.text} ORDER BY text_id LIMIT %(limit)s OFFSET %(offset)s",
+        {**conditions.parameters, "limit": limit, "offset": offset},
     )
 
 
-def after(project_id: int, text_id: str, *, limit: int) -> list[Row]:
-    """Return the next embeddings in the order of text ids; "" starts with the first."""
+def after(
+    project_id: int, text_id: str, *, limit: int, condition: Condition | None = None
+) -> list[Row]:
+    """Return the next embeddings that a filter keeps by text id; "" starts with the first."""
+    conditions = conditions_of(condition)
     return _rows(
         project_id,
-        "WHERE text_id > %(after)s ORDER BY text_id LIMIT %(limit)s",
-        {"after": text_id, "limit": limit},
+        f"WHERE text_id > %(after)s{conditions.text} ORDER BY text_id LIMIT %(limit)s",
+        {**conditions.parameters, "after": text_id, "limit": limit},
     )
 
 
@@ -51,6 +70,37 @@ def snapshot(project_id: int, *, size: int) -> Generator[list[Row], None, None]:
     What others write meanwhile is not seen: one cursor is one statement. The transaction stays open
     until the last part is read, or the iterator is closed.
     """
+    for part in _walk(project_id, lambda parts: _selection(parts, "ORDER BY text_id"), {}, size):
+        yield [_row(values) for values in part]
+
+
+def metadata_matching(
+    project_id: int, condition: Condition, *, size: int
+) -> Generator[list[tuple[str, bytes]], None, None]:
+    """Return (text id, JSON text) of all embeddings that a filter keeps, as `snapshot` does."""
+    conditions = conditions_of(condition)
+
+    def statement(parts: Parts) -> sql.Composed:
+        return sql.SQL(
+            "SELECT {version}, text_id, metadata::text FROM {rows} WHERE true{kept}"
+            " ORDER BY text_id"
+        ).format(
+            version=VERSION,
+            rows=rows_of(parts.segment, "project_id, text_id, metadata"),
+            kept=trusted(conditions.text),
+        )
+
+    for part in _walk(project_id, statement, conditions.parameters, size):
+        yield [(text_id, metadata.encode()) for text_id, metadata in part]
+
+
+def _walk(
+    project_id: int,
+    statement: Callable[[Parts], sql.Composed],
+    parameters: dict[str, Any],
+    size: int,
+) -> Generator[list[tuple[Any, ...]], None, None]:
+    """Return what a statement finds, some at a time; as in `read`, its first column is VERSION."""
     with transaction.atomic(), ExitStack() as stack:
         with open_cursor() as cursor:
             # Whoever reads the export may be slow, and a cursor holds no locks that hurt.
@@ -59,9 +109,7 @@ def snapshot(project_id: int, *, size: int) -> Generator[list[Row], None, None]:
             parts = parts_of(project_id)
             plain: psycopg.Connection[Any] = connection.connection
             rows = stack.enter_context(psycopg.ServerCursor(plain, "embeddings_snapshot"))
-            rows.execute(
-                _selection(parts, "ORDER BY text_id"), {"project": project_id}, binary=True
-            )
+            rows.execute(statement(parts), {**parameters, "project": project_id}, binary=True)
             part = rows.fetchmany(size)
             version = part[0][0] if part else look(project_id).version
             if version == parts.version:
@@ -69,7 +117,7 @@ def snapshot(project_id: int, *, size: int) -> Generator[list[Row], None, None]:
             rows.close()
             forget(project_id)
         while part:
-            yield [_row(values[1:]) for values in part]
+            yield [values[1:] for values in part]
             part = rows.fetchmany(size)
 
 
@@ -96,16 +144,16 @@ def existing(project_id: int, text_ids: Sequence[str]) -> set[str]:
     return {text_id for (text_id,) in found}
 
 
-def _rows(project_id: int, condition: LiteralString, parameters: dict[str, Any]) -> list[Row]:
+def _rows(project_id: int, condition: str, parameters: dict[str, Any]) -> list[Row]:
     found = read(project_id, lambda parts: _selection(parts, condition), parameters)
     return [_row(values) for values in found]
 
 
-def _selection(parts: Parts, condition: LiteralString) -> sql.Composed:
+def _selection(parts: Parts, condition: str) -> sql.Composed:
     return sql.SQL(
         "SELECT {version}, text_id, instance_id, vector_send(vector), text, metadata::text,"
         " created_at, updated_at FROM {rows} {condition}"
-    ).format(version=VERSION, rows=rows_of(parts.segment, _ROW), condition=sql.SQL(condition))
+    ).format(version=VERSION, rows=rows_of(parts.segment, _ROW), condition=trusted(condition))
 
 
 def _row(values: Sequence[Any]) -> Row:

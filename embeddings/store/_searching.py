@@ -20,14 +20,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import orjson
 import psycopg
 from django.db import OperationalError, connection
 from psycopg import sql
 
 from common.versions import RowVersion
-from embeddings.filters import Equality
 from embeddings.store import _graph
+from embeddings.store._conditions import Conditions, conditions_of
 from embeddings.store._parts import (
     STATE,
     Gone,
@@ -39,7 +38,6 @@ from embeddings.store._parts import (
     trusted,
 )
 from embeddings.store._values import (
-    Exclusion,
     Hit,
     Matrix,
     Plan,
@@ -98,7 +96,7 @@ def _rank(
     *,
     by_vector: bool,
 ) -> Ranking | None:
-    conditions, values = _conditions(wanted)
+    conditions = conditions_of(wanted.filter, wanted.exclusion)
     parameters = {
         "project": project_id,
         "limit": wanted.limit,
@@ -106,16 +104,16 @@ def _rank(
         "last": min(wanted.last, _LARGEST),
         "threshold": wanted.threshold,
         **query,
-        **values,
+        **conditions.parameters,
         **_guarding(guards),
     }
     tables = tuple(guard.table for guard in guards)
     for _ in range(_ATTEMPTS):
         parts = parts_of(project_id)
-        shape = _Shape(parts.segment, parts.version is None, by_vector, conditions, tables)
+        shape = _Shape(parts.segment, parts.version is None, by_vector, conditions.text, tables)
         try:
             with looking_again(project_id):
-                choice, found = _search(parts, shape, wanted, parameters, values)
+                choice, found = _search(parts, shape, wanted, parameters, conditions)
         except Gone:
             if connection.in_atomic_block:
                 raise
@@ -144,10 +142,10 @@ def _search(
     shape: "_Shape",
     wanted: Wanted,
     parameters: dict[str, Any],
-    values: dict[str, Any],
+    conditions: Conditions,
 ) -> tuple["_Choice", "_Found"]:
     """Run the plan that is chosen, and compare every row where it found too little."""
-    for choice in _choices(parts, wanted, shape.conditions, values):
+    for choice in _choices(parts, wanted, conditions):
         statement = _statement(shape, choice.plan, choice.walked, parts.dimensions)
         found = _run(statement, parameters, parts, choice, shape.conditions)
         is_enough = found.candidates >= choice.needed and not found.is_cut
@@ -173,9 +171,7 @@ class _Choice:
     fell_back: bool = False
 
 
-def _choices(
-    parts: Parts, wanted: Wanted, conditions: str, values: dict[str, Any]
-) -> Iterator[_Choice]:
+def _choices(parts: Parts, wanted: Wanted, conditions: Conditions) -> Iterator[_Choice]:
     """Return the plans to try, one after the other, until one finds enough: the last one does."""
     if parts.segment is None or wanted.exact:
         yield _Choice(Plan.EXACT)
@@ -187,13 +183,15 @@ def _choices(
         yield _Choice(Plan.EXACT)
         return
     walks = [bucket]
-    if wanted.filters:
+    if wanted.filter is not None:
         few = max(_BITMAP_NUMBERS // max(parts.dimensions, 256), bucket)
-        matches = _matches(parts.segment, conditions, values, at_most=few + 1)
+        matches = _matches(parts.segment, conditions, at_most=few + 1)
         if matches <= few:
-            yield _Choice(Plan.BITMAP, matches)
+            # Without an index to find them, the matches are looked for among all rows.
+            is_found = conditions.is_indexed
+            yield _Choice(Plan.BITMAP, matches) if is_found else _Choice(Plan.EXACT)
             return
-    if conditions:
+    if conditions.text:
         # Whether the nearest rows match is seen by looking at them. Where too few do, the matches
         # lie elsewhere, and a longer walk would find some, but not the nearest.
         walks = [*(walk for walk in _WALKS if walk > needed), MOST_CANDIDATES]
@@ -206,27 +204,28 @@ def _choices(
 _counted: dict[Any, tuple[float, int]] = {}
 
 
-def _matches(segment: int, conditions: str, values: dict[str, Any], *, at_most: int) -> int:
+def _matches(segment: int, conditions: Conditions, *, at_most: int) -> int:
     """Return how many rows of a segment fulfilled the conditions lately, counting up to a number.
 
     The same filter comes with many queries.
     """
-    asked = (segment, conditions, at_most, *sorted(values.items()))
+    asked = (segment, conditions.text, at_most, *sorted(conditions.parameters.items()))
     known = _counted.get(asked)
     if known is None or time.monotonic() - known[0] > _COUNT_EVERY_S:
         if len(_counted) >= _MOST_COUNTED:
             _counted.clear()
-        known = time.monotonic(), _count(segment, conditions, values, at_most=at_most)
+        known = time.monotonic(), _count(segment, conditions, at_most=at_most)
         _counted[asked] = known
     return known[1]
 
 
-def _count(segment: int, conditions: str, values: dict[str, Any], *, at_most: int) -> int:
+def _count(segment: int, conditions: Conditions, *, at_most: int) -> int:
     statement = trusted(
         f"SELECT count(*) FROM (SELECT 1 FROM {name_of(segment)} AS embedding"
-        f" WHERE true {conditions} LIMIT %(at_most)s) AS counted"
+        f" WHERE true {conditions.text} LIMIT %(at_most)s) AS counted"
     )
-    rows = _execute({"enable_seqscan": "off"}, statement, {**values, "at_most": at_most})
+    settings = {"enable_seqscan": "off"} if conditions.is_indexed else {}
+    rows = _execute(settings, statement, {**conditions.parameters, "at_most": at_most})
     return int(rows[0][0])
 
 
@@ -422,58 +421,3 @@ def _execute(
 def _setting(names: tuple[str, ...]) -> sql.SQL:
     """Return the statement that changes settings until the transaction ends."""
     return trusted(f"SELECT {', '.join(f'set_config({name!r}, %s, true)' for name in names)}")
-
-
-# --- Conditions -----------------------------------------------------------------------------------
-def _conditions(wanted: Wanted) -> tuple[str, dict[str, Any]]:
-    """Return what rows must fulfil, as SQL that follows others, and its parameters."""
-    text, parameters = _excluding(wanted.exclusion)
-    for number, equality in enumerate(wanted.filters):
-        documents = _documents(equality)
-        names = [f"filter_{number}_{each}" for each in range(len(documents))]
-        alternatives = " OR ".join(f"embedding.metadata @> %({name})s::jsonb" for name in names)
-        text += f" AND ({alternatives})"
-        parameters |= dict(zip(names, documents, strict=True))
-    return text, parameters
-
-
-def _documents(equality: Equality) -> list[str]:
-    """Return the documents of which the metadata must contain one: what a GIN index looks up."""
-    places = [{".".join(equality.path): value} for value in (equality.value, [equality.value])]
-    if len(equality.path) > 1:
-        for value in (equality.value, [equality.value]):
-            nested: Any = value
-            for key in reversed(equality.path):
-                nested = {key: nested}
-            places.append(nested)
-    return [orjson.dumps(place).decode() for place in places]
-
-
-def _excluding(exclusion: Exclusion | None) -> tuple[str, dict[str, Any]]:
-    """Return the condition that leaves rows out, and its parameters.
-
-    The path is walked with `->`, which looks into objects only: `#>` would take a number in the
-    path for an array index. A key that holds the dots itself counts too.
-    """
-    if exclusion is None:
-        return "", {}
-    nested = "embedding.metadata"
-    parameters: dict[str, Any] = {"value": exclusion.value}
-    *parents, last = exclusion.path
-    for depth, key in enumerate(parents):
-        nested += f" -> %(path_{depth})s::text"
-        parameters[f"path_{depth}"] = key
-    parameters |= {"last_key": last, "whole": ".".join(exclusion.path)}
-    value = _equals(f"({nested}) -> %(last_key)s::text")
-    whole = _equals("embedding.metadata -> %(whole)s::text")
-    return f" AND NOT ({value} OR {whole})", parameters
-
-
-def _equals(value: str) -> str:
-    # `#>> '{}'` is the text of a scalar; objects and arrays are no values to compare with.
-    space = r"E' \t\n\r\f\v'"
-    return (
-        f"coalesce(jsonb_typeof({value}) IN ('string', 'number', 'boolean')"
-        f" AND btrim(({value}) #>> ARRAY[]::text[], {space})"
-        f" = btrim(%(value)s::text, {space}), false)"
-    )

@@ -8,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.filters import Equality
+from embeddings.filters import Condition
 
 Matrix = npt.NDArray[np.float32]
 
@@ -55,7 +55,7 @@ class Exclusion:
 class Wanted:
     """Which part of the ranking a search returns.
 
-    filters: all of them must hold.
+    filter: what metadata must fulfil, None for nothing.
     exact: compare with every row, whatever index there is.
     ef_search: candidates that the graph keeps in sight, instead of the project's own setting.
     """
@@ -64,7 +64,7 @@ class Wanted:
     offset: int
     threshold: float
     exclusion: Exclusion | None = None
-    filters: tuple[Equality, ...] = ()
+    filter: Condition | None = None
     exact: bool = False
     ef_search: int | None = None
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from django.db.models import Max
 
-from embeddings import batches, store
+from embeddings import batches, filters, store
 from embeddings.models import Embedding
 from embeddings.store import Exclusion, Wanted
 from llm_services.models import Instance
@@ -242,6 +242,14 @@ def test_every_query_of_the_store_stays_in_its_project(tenants: tuple[Tenant, Te
         assert store.of_other_dimensions(project, 3) == []
         assert {each for each, _ in store.of_other_dimensions(project, 5)} == mine
         assert {each for each, _ in store.metadata_after(project, "", limit=200)} == mine
+        everything = filters.parse({"nothing": None}, "filter")
+        assert store.count(project, everything) == 4
+        assert len(store.page(project, limit=200, offset=0, condition=everything)) == 4
+        assert len(store.after(project, "", limit=200, condition=everything)) == 4
+        parts = list(store.metadata_matching(project, everything, size=200))
+        assert {each for part in parts for each, _ in part} == mine
+        facets = store.facets(project, filters.parse_path("by", "path"), None, limit=10)
+        assert (facets.values, facets.total) == ([(word, 4)], 4)
 
 
 def test_writes_of_the_store_stay_in_their_project(tenants: tuple[Tenant, Tenant]) -> None:
@@ -269,6 +277,8 @@ def test_writes_of_the_store_stay_in_their_project(tenants: tuple[Tenant, Tenant
     )
     assert store.remove(project, ["same/2"])
     assert not store.remove(project, [f"only-{second.word}"])
-    assert store.remove_all(project) == 4
+    store.change_metadata(project, text_ids=["same/1", "same/3"], metadata=[b"{}"] * 2)
+    assert store.remove_matching(project, filters.parse({"by": None}, "filter")) == 3
+    assert store.remove_all(project) == 1
     after = list(Embedding.objects.filter(project=second.project).order_by("text_id").values())
     assert str(after) == str(before)

@@ -4,10 +4,11 @@ The routes come from the URL configuration; a new one without a row here fails, 
 without a route.
 """
 
+import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import pytest
 from django.test import override_settings
@@ -29,6 +30,7 @@ from tests.contract.world import (
     BAD_KEYS,
     EDITORS,
     ENDED_JOB,
+    OPERATIONS,
     OWNERS,
     READERS,
     SHAREES,
@@ -239,6 +241,7 @@ def _embeddings() -> Iterator[Row]:
     yield Row("GET", one, text, READERS, 200, shows=told)
     yield Row("PUT", one, text, EDITORS, 200, unnamed, shows={"text id"})
     yield Row("DELETE", one, text, EDITORS, 200, shows={"text id"})
+    yield from _by_filter(every, letters, unnamed)
     every, one = "/v1/similars/{owner}/{project}", "/v1/similars/{owner}/{project}/{text_id}"
     letters, text = "/v1/similars/alice/letters", f"/v1/similars/alice/letters/{TEXT_ID_IN_URL}"
     vector = {"vector": [1, 0, 0]}
@@ -251,6 +254,24 @@ def _embeddings() -> Iterator[Row]:
     yield Row("POST", route, recall, READERS, 200)
     # Also the address of a text with this very id.
     yield Row("GET", route, recall, READERS, 200, shows={"text id"})
+
+
+def _by_filter(every: str, letters: str, unnamed: dict[str, Any]) -> Iterator[Row]:
+    """Operations, and what is done at their addresses to texts with these very ids."""
+    there = {"filter": {"note": {"exists": True}}}
+    count = f"{letters}/count?filter={quote(json.dumps(there['filter']))}"
+    yield Row("GET", f"{every}/count", count, READERS, 200)
+    path = f"{letters}/facets?path=note"
+    yield Row("GET", f"{every}/facets", path, READERS, 200, shows={"metadata"})
+    yield Row("POST", f"{every}/delete", f"{letters}/delete", EDITORS, 200, there)
+    change = {**there, "metadata": {"seen": True}}
+    yield Row("POST", f"{every}/update", f"{letters}/update", EDITORS, 200, change)
+    for name in OPERATIONS:
+        route, text = f"{every}/{name}", f"{letters}/{name}"
+        if name in {"delete", "update"}:
+            yield Row("GET", route, text, READERS, 200, shows={"text", "metadata"})
+        yield Row("PUT", route, text, EDITORS, 200, unnamed)
+        yield Row("DELETE", route, text, EDITORS, 200)
 
 
 def _jobs() -> Iterator[Row]:
@@ -595,6 +616,7 @@ PUBLICLY_READABLE_VIEWS = {
     "/v1/projects/{owner}/{project}",
     "/v1/embeddings/{owner}/{project}",
     "/v1/embeddings/{owner}/{project}/{text_id}",
+    *(f"/v1/embeddings/{{owner}}/{{project}}/{name}" for name in OPERATIONS),
     "/v1/projects/{owner}/{project}/index",
 }
 # The policy, asked by a selector in one statement with the search, looks at the key there.

@@ -35,7 +35,8 @@ from tests.factories import (
 
 _WRITES = {"post", "put", "patch"}
 _VERBS = {"get", "list", "create", "replace", "update", "delete", "share", "unshare"}
-_VERBS |= {"transfer", "upload", "search", "check", "rebuild", "measure", "test", "cancel", "retry"}
+_VERBS |= {"count", "transfer", "upload", "search", "check", "rebuild", "measure", "test"}
+_VERBS |= {"cancel", "retry"}
 # What is done to what is there, with nothing to say about it.
 _WITHOUT_BODY = {"rebuild_index", "measure_recall", "cancel_embedding_job", "retry_embedding_job"}
 
@@ -176,6 +177,8 @@ def test_only_what_can_be_asked_without_a_key_says_so() -> None:
         "get_project",
         "list_embeddings",
         "get_embedding",
+        "count_embeddings",
+        "list_facets",
         "search_by_vector",
         "search_by_words",
         "search_by_text",
@@ -427,6 +430,38 @@ PROBES: list[tuple[str, str, str, Any, int]] = [
         None,
         404,
     ),
+    *(
+        (
+            method,
+            f"/v1/embeddings/{{owner}}/{{project}}/{kind}",
+            f"{where}/{kind}{query}",
+            body,
+            404,
+        )
+        for where in ("/v1/embeddings/alice/nothing",)
+        for method, kind, query, body in (
+            ("GET", "count", '?filter={"a":1}', None),
+            ("GET", "facets", "?path=a", None),
+            ("POST", "delete", "", {"filter": {"a": 1}}),
+            ("POST", "update", "", {"filter": {"a": 1}, "metadata": {}}),
+        )
+    ),
+    *(
+        (
+            method,
+            f"/v1/embeddings/{{owner}}/{{project}}/{kind}",
+            f"{where}/{kind}{query}",
+            body,
+            400,
+        )
+        for where in ("/v1/embeddings/alice/letters",)
+        for method, kind, query, body in (
+            ("GET", "count", "?filter={}", None),
+            ("GET", "facets", "?path=", None),
+            ("POST", "delete", "", {"filter": {}}),
+            ("POST", "update", "", {"filter": {"a": 1}}),
+        )
+    ),
     (
         "POST",
         "/v1/similars/{owner}/{project}",
@@ -669,6 +704,10 @@ def _prepare_own(name: str) -> Caller:
     return alice
 
 
+# What operations have to be asked with.
+_QUERIES = {"count_embeddings": '?filter={"author": "Ann"}', "list_facets": "?path=author"}
+
+
 @pytest.mark.django_db
 @pytest.mark.parametrize(("method", "template", "described", "body"), list(_examples()))
 def test_examples_work_as_they_stand(
@@ -679,7 +718,8 @@ def test_examples_work_as_they_stand(
     if described["operationId"] == "rebuild_index":
         settings.INDEX_THRESHOLD = 1
         indexes.tend(Project.objects.get(owner__handle="alice", handle="letters").pk)
-    answer = caller.ask(method.upper(), _example_path(template, described), body)
+    path = _example_path(template, described) + _QUERIES.get(described["operationId"], "")
+    answer = caller.ask(method.upper(), path, body)
     assert 200 <= answer.status < 300, answer.body
     assert document.difference(method, template, answer) == ""
 

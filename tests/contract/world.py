@@ -44,6 +44,8 @@ ENDED_JOB = "0198b5a4-2f6e-7cc1-9d53-000000000002"
 TEXT_ID_IN_URL = "canary%2Ftext%20id%3F1"
 
 # Who may read these words is part of the matrix. The keys name what holds them.
+# Texts with the ids that the addresses of operations end in.
+OPERATIONS = ("count", "facets", "delete", "update")
 CANARIES = {
     "email": "canary-email@example.org",
     "endpoint": "canary-endpoint.example.org",
@@ -108,7 +110,7 @@ def make_world() -> World:
     make_user(CANARIES["sharee"])
     _fill_alice()
     _fill_bob()
-    upload(cast.alice, "alice", TEXT_ID, "recall")
+    upload(cast.alice, "alice", TEXT_ID, "recall", *OPERATIONS)
     upload(bob, "bob", TEXT_ID)
     with override_settings(INDEX_THRESHOLD=1):
         indexes.tend(cast.project.pk)
@@ -321,15 +323,22 @@ def operations() -> set[tuple[str, str]]:
     }
 
 
-# The address of an operation that is one of those of a text, too: a text may have any id.
-_OF_A_TEXT = ("GET", "/v1/similars/{owner}/{project}/recall")
+# The addresses of operations that are those of texts, too: a text may have any id.
+_SIMILARS, _EMBEDDINGS = "/v1/similars/{owner}/{project}", "/v1/embeddings/{owner}/{project}"
+_OF_A_TEXT = {
+    ("GET", f"{_SIMILARS}/recall"): f"{_SIMILARS}/{{text_id}}",
+    **{
+        (method, f"{_EMBEDDINGS}/{name}"): f"{_EMBEDDINGS}/{{text_id}}"
+        for name in OPERATIONS
+        for method in ("GET", "PUT", "DELETE")
+        if (method, name) not in {("GET", "count"), ("GET", "facets")}
+    },
+}
 
 
 def described_at(method: str, template: str) -> str:
     """Return the address by which the document describes a method of a route."""
-    if (method.upper(), template) == _OF_A_TEXT:
-        return "/v1/similars/{owner}/{project}/{text_id}"
-    return without_alias(template)
+    return _OF_A_TEXT.get((method.upper(), template)) or without_alias(template)
 
 
 def without_alias(template: str) -> str:

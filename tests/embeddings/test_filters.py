@@ -259,7 +259,7 @@ CASES: list[tuple[dict[str, Any], Callable[[int], bool]]] = [
     ({"flag": 1}, lambda row: False),
     ({"nothing": None}, lambda row: row % 5 == 0),
     ({"nothing": "something"}, lambda row: row % 5 != 0),
-    ({"missing": None}, lambda row: False),
+    ({"missing": None}, lambda row: True),
     ({"source.year": 1705}, lambda row: row % 100 == 5),
     ({"source.year": "literal 5"}, lambda row: row % 20 == 5),
     ({"source.deep.er.title": "Title 3"}, lambda row: row % 10 == 3),

@@ -12,6 +12,7 @@ from psycopg.sql import Composable
 from common.errors import NotFound
 from embeddings import services, store
 from embeddings.batches import Batch
+from embeddings.filters import Comparison, Negation, Operator, Path
 from embeddings.models import Embedding
 from embeddings.store import Exclusion, Wanted
 from projects.models import Project
@@ -23,6 +24,8 @@ STATE = "embeddings_searchindex"
 IDS = [f"t{number:03}" for number in range(ROWS)]
 QUERY = vectors(1, DIMENSIONS, seed=1)[0]
 AUTHOR = Exclusion(("source", "author"), "Ann")
+ANN = Comparison(Path(("source", "author"), "source.author"), Operator.EQUAL, "Ann")
+OTHERS = Negation(ANN)
 
 
 @pytest.fixture
@@ -96,6 +99,15 @@ SHAPES: dict[str, Callable[[int], object]] = {
     "nearest to stored, exclusion": lambda project: store.nearest_to_stored(
         project, ["a/b", "t010"], wanted(exclusion=AUTHOR, limit=200)
     ),
+    "count, filter": lambda project: store.count(project, ANN),
+    "page, filter": lambda project: store.page(project, limit=10, offset=9, condition=ANN),
+    "after, filter": lambda project: store.after(project, "t010", limit=10, condition=OTHERS),
+    "nearest, filter": lambda project: store.nearest(project, QUERY, wanted(filter=ANN)),
+    "facets": lambda project: store.facets(project, ANN.path, OTHERS, limit=5),
+    "change metadata": lambda project: store.change_metadata(
+        project, text_ids=["t010", "t020"], metadata=[b"{}", b"{}"]
+    ),
+    "remove matching": lambda project: store.remove_matching(project, OTHERS),
     "remove": lambda project: store.remove(project, ["a/b", "t010"]),
     "remove all": store.remove_all,
     "other dimensions": lambda project: store.of_other_dimensions(project, DIMENSIONS),

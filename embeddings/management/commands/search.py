@@ -48,7 +48,7 @@ class Command(commands.Command):
 
     def handle(self, *, project: tuple[str, str], words: str, **options: Any) -> None:
         wanted = Wanted(
-            limit=options["count"], offset=0, threshold=-1.0, filters=_filters(options["filter"])
+            limit=options["count"], offset=0, threshold=-1.0, filter=_filter(options["filter"])
         )
         results = selectors.texts_like(
             BOOTSTRAP_ADMIN,
@@ -73,9 +73,9 @@ class Command(commands.Command):
             self.stdout.write(f"{'/'.join(project)} has no text that matches.")
 
 
-def _filters(given: str | None) -> tuple[filters.Equality, ...]:
+def _filter(given: str | None) -> filters.Condition | None:
     if given is None:
-        return ()
+        return None
     try:
         return filters.parse_text(given, "--filter")
     except Invalid as error:
