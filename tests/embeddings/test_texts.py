@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from procrastinate.contrib.django.models import ProcrastinateJob
 
 from accounts import services as accounts
 from accounts.policy import BOOTSTRAP_ADMIN
-from common import jobs
 from embeddings import embedding_jobs, tasks
 from embeddings.embedding_jobs import WORK
 from embeddings.models import EmbeddingJob, EmbeddingJobItem
@@ -357,7 +357,7 @@ def test_jobs_that_got_lost_are_failed_and_old_ones_forgotten(cast: Cast, server
     EmbeddingJob.objects.update(created_at="2026-01-01T00:00:00Z")
     tasks.sweep_embedding_jobs()
     assert cast.erin.get(path)["state"] == "waiting"
-    jobs.ProcrastinateJob.objects.filter(task_name=WORK).delete()
+    ProcrastinateJob.objects.filter(task_name=WORK).delete()
     tasks.sweep_embedding_jobs()
     assert cast.erin.get(path)["state"] == "failed"
     tasks.forget_embedding_jobs()
