@@ -70,7 +70,7 @@ def check_database() -> list[str]:
         cursor.execute(
             "SELECT needed.name, a.name IS NOT NULL,"
             " has_database_privilege(current_database(), 'CREATE')"
-            " FROM unnest(%s) AS needed (name)"
+            " FROM unnest(%s::text[]) AS needed (name)"
             " LEFT JOIN pg_available_extensions a ON a.name = needed.name"
             " WHERE NOT EXISTS (SELECT 1 FROM pg_extension WHERE extname = needed.name)",
             [list(NEEDED_EXTENSIONS)],
@@ -125,7 +125,8 @@ def _check_missing_extensions(missing: Sequence[tuple[str, bool, bool]]) -> None
         raise UnsuitableDatabase(
             f"The database at {_place()} lacks the extension {' and '.join(refused)}, which"
             " searching by words needs, and Armarium's role may not create it. Run"
-            f" `{commands}` there as the database's owner, or grant the role CREATE on the database."
+            f" `{commands}` there as the database's owner, or grant the role CREATE on the"
+            " database."
         )
 
 
