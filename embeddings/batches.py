@@ -20,7 +20,7 @@ import pybase64
 import simdjson
 
 from common import json
-from common.errors import Invalid, TooLarge
+from common.errors import FieldError, Invalid, TooLarge
 from embeddings import columns
 from embeddings.columns import MAXIMUM_TEXT_ID_LENGTH, Matrix
 
@@ -182,22 +182,29 @@ def parse_query(body: bytes, dimensions: int) -> tuple[Matrix, Any]:
     little-endian float32 numbers; the filter is a plain value, None without one. Raises Invalid.
     """
     given_fields = _fields(body, "vector")
-    given = given_fields["vector"]
-    place = "body.vector"
-    numbers = _vector(given, place) if isinstance(given, str) else _numbers(given, place)
-    if isinstance(given, simdjson.Array) and body.count(b"[") != 1:
-        _refuse_nested(given, place)
+    is_flat = body.count(b"[") == 1
+    vector = query_vector(given_fields["vector"], "body.vector", dimensions, is_flat=is_flat)
+    condition = given_fields.get("filter")
+    return vector, None if condition is None else json.plain(condition, "body.filter")
+
+
+def query_vector(given: Any, location: str, dimensions: int, *, is_flat: bool = False) -> Matrix:
+    """Return a vector to search with, given as `parse_query` says; raise Invalid.
+
+    is_flat: whether it is known that there are no lists in it.
+    """
+    numbers = _vector(given, location) if isinstance(given, str) else _numbers(given, location)
+    if isinstance(given, simdjson.Array) and not is_flat:
+        _refuse_nested(given, location)
     if len(numbers) != dimensions:
-        raise Invalid(
-            f"vector dimension mismatch: expected {dimensions} dimensions, got {len(numbers)}",
-        )
+        problem = f"vector dimension mismatch: expected {dimensions} dimensions, got {len(numbers)}"
+        raise Invalid(problem, errors=[FieldError(location, problem)])
     # What is within these bounds does not overflow in float32.
     norm = math.sqrt(np.dot(numbers, numbers))
     if not SMALLEST_NORM <= norm <= LARGEST_NORM:
-        raise json.invalid(place, _vector_problem(norm))
+        raise json.invalid(location, _vector_problem(norm))
     vector: Matrix = numbers.astype(np.float32)
-    condition = given_fields.get("filter")
-    return vector, None if condition is None else json.plain(condition, "body.filter")
+    return vector
 
 
 def check_text_id(text_id: Any, location: str) -> str:

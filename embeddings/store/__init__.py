@@ -45,6 +45,7 @@ from embeddings.store._segments import (
     tending,
     tidy,
 )
+from embeddings.store._shaping import Described, Neighbour, describe, neighbours
 from embeddings.store._values import (
     GROWING_SEGMENT,
     Exclusion,
@@ -63,10 +64,12 @@ __all__ = [
     "GROWING_SEGMENT",
     "MOST_CANDIDATES",
     "REMEMBER_FOR_S",
+    "Described",
     "Exclusion",
     "Facets",
     "GraphSettings",
     "Hit",
+    "Neighbour",
     "Parts",
     "Plan",
     "Progress",
@@ -81,6 +84,7 @@ __all__ = [
     "copy",
     "count",
     "decode_vector",
+    "describe",
     "dissolve",
     "drop_retired",
     "encode_vector",
@@ -100,6 +104,7 @@ __all__ = [
     "metadata_matching",
     "nearest",
     "nearest_to_stored",
+    "neighbours",
     "new_segment",
     "of_other_dimensions",
     "page",
