@@ -30,6 +30,8 @@ _ENDPOINTS = [
     ("/v1/embeddings/{owner}/{project}/{text_id}", "GET, PUT, DELETE", "One embedding"),
     ("/v1/similars/{owner}/{project}", "POST", "Search by vector"),
     ("/v1/similars/{owner}/{project}/{text_id}", "GET", "Search by stored text"),
+    ("/v1/similars/{owner}/{project}/batch", "POST", "Search many times"),
+    ("/v1/similars", "POST", "Search several projects"),
     ("/v1/admin/sanity-check", "GET", "Check all stored data"),
 ]
 

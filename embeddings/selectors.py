@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 from urllib.parse import quote_plus
 
 import orjson
@@ -23,6 +24,8 @@ from projects.models import Project
 from projects.selectors import project_for
 
 __all__ = ["Comparison", "Exclusion", "Facets", "Hit", "Plan", "Row", "Wanted"]
+
+T = TypeVar("T")
 
 # How many rows a walk over a project reads at once, and how many numbers of theirs: 16 MB.
 _PAGE = 1_000
@@ -199,7 +202,7 @@ def similar_to_vector(
     filter besides, where `wanted` has none.
     Raises as `project_for`, and Invalid for the body.
     """
-    content = _once(body)
+    content = once(body)
 
     def search(project: Project, rests_on: Sequence[RowVersion]) -> Ranking:
         return _nearest(project, content(), wanted, rests_on)
@@ -231,7 +234,7 @@ def _nearest(
     return store.nearest(project.pk, vector, wanted, rests_on)
 
 
-def _once(read: Callable[[], bytes]) -> Callable[[], bytes]:
+def once(read: Callable[[], bytes]) -> Callable[[], bytes]:
     """Return what reads a body at the first call, and then returns or refuses the same again."""
     answers: list[bytes | DomainError] = []
 
@@ -255,19 +258,34 @@ def _searching(
     handle: str,
     search: Callable[[Project, Sequence[RowVersion]], Ranking],
 ) -> Found:
-    """Search in a project that somebody may read, in one round trip where that is remembered."""
+    known, ranking = as_reader(
+        credentials, owner, handle, lambda known, rests_on: search(known.project, rests_on)
+    )
+    return Found(known.actor, known.project, ranking)
+
+
+def as_reader(
+    credentials: Credentials,
+    owner: str,
+    handle: str,
+    ask: Callable[[access.Access, Sequence[RowVersion]], T],
+) -> tuple[access.Access, T]:
+    """Ask in a project that somebody may read, in one round trip where that is remembered.
+
+    ask: given who reads what, and what must still be so; raises `store.Stale` where it is not.
+    """
     known = access.remembered(credentials, owner=owner, handle=handle)
     if known is not None:
         # What is remembered may be true no longer. The search finds out; a refusal may rest on it.
         try:
             with suppress(store.Stale, DomainError):
-                return Found(known.actor, known.project, search(known.project, known.rests_on))
+                return known, ask(known, known.rests_on)
         except (OperationalError, InterfaceError):
             # Other requests begin with a query that Django has look after its connection first.
             if not is_lost():
                 raise
     fresh = access.look_up(credentials, owner=owner, handle=handle)
-    return Found(fresh.actor, fresh.project, search(fresh.project, ()))
+    return fresh, ask(fresh, ())
 
 
 def explanation_of(found: Found) -> Explanation:

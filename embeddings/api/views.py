@@ -18,7 +18,7 @@ from accounts.authentication import (
 )
 from common.api import Resource, media_type_of, read_body, spool_body
 from common.schema import Message, answer_example, body_example, operation, without_field
-from embeddings import selectors, services
+from embeddings import searches, selectors, services
 from embeddings.api.listing import ListingQuery, answer, place_of, preferred
 from embeddings.api.serializers import (
     DeletedOut,
@@ -30,13 +30,20 @@ from embeddings.api.serializers import (
     SimilarQuery,
     UploadIn,
     UploadOut,
-    VectorIn,
     ranking,
     shown,
     uploaded,
     wanted,
 )
+from embeddings.api.shaping_serializers import (
+    SearchIn,
+    ShapedQuery,
+    question_in,
+    shape_in,
+    shaped,
+)
 from embeddings.selectors import Found
+from embeddings.shaping import Shaped
 from embeddings.uploads import MEDIA_TYPES, upload_file
 
 TAG = "Embeddings"
@@ -195,11 +202,15 @@ class Similar(Resource):
     authentication_classes = [UncheckedKeyAuthentication]
     permission_classes = [Public]
 
-    def answer(self, request: Request, found: Found) -> Response:
-        """Return the ranking, and how it was found where that was asked for."""
+    def answer(self, request: Request, found: Found, results: Shaped | None = None) -> Response:
+        """Return the ranking, and how it was found where that was asked for.
+
+        results: of a search that asked for more than the nearest.
+        """
         note_actor(request, found.actor)
         explanation = selectors.explanation_of(found) if self.query["explain"] else None
-        return Response(ranking(found, explanation))
+        answer = ranking(found, explanation)
+        return Response(answer if results is None else {**answer, **shaped(results)})
 
 
 class SimilarToVector(Similar):
@@ -211,7 +222,7 @@ class SimilarToVector(Similar):
         "Search by vector",
         name="search_by_vector",
         tag=SEARCH,
-        request=VectorIn,
+        request=SearchIn,
         answers={200: SimilarOut},
         errors=[404],
         query=SimilarQuery,
@@ -220,20 +231,25 @@ class SimilarToVector(Similar):
     )
     def post(self, request: Request, owner: str, project: str) -> Response:
         """Return the project's texts most similar to a vector."""
-        found = selectors.similar_to_vector(
-            credentials_of(request),
-            owner=owner,
-            handle=project,
-            body=partial(read_body, request),
-            wanted=wanted(self.query),
+        where: Any = {"credentials": credentials_of(request), "owner": owner, "handle": project}
+        body = selectors.once(partial(read_body, request))
+        found = searches.shaped(
+            **where,
+            question=lambda dimensions: question_in(
+                body(), dimensions, self.query, request.query_params
+            ),
         )
-        return self.answer(request, found)
+        if found is not None:
+            return self.answer(request, *found)
+        return self.answer(
+            request, selectors.similar_to_vector(**where, body=body, wanted=wanted(self.query))
+        )
 
 
 class SimilarToText(Similar):
     """Search by a text that the project holds."""
 
-    queries = {"get": SimilarQuery}
+    queries = {"get": ShapedQuery}
 
     @operation(
         "Search by stored text",
@@ -241,20 +257,18 @@ class SimilarToText(Similar):
         tag=SEARCH,
         answers={200: SimilarOut},
         errors=[404],
-        query=SimilarQuery,
+        query=ShapedQuery,
         description="Public projects can be searched without a key.",
         examples=[_HITS],
     )
     def get(self, request: Request, owner: str, project: str, text_id: str) -> Response:
         """Return the project's other texts most similar to this one."""
-        found = selectors.similar_to(
-            credentials_of(request),
-            owner=owner,
-            handle=project,
-            text_id=text_id,
-            wanted=wanted(self.query),
-        )
-        return self.answer(request, found)
+        where: Any = {"credentials": credentials_of(request), "owner": owner, "handle": project}
+        what: Any = {"text_id": text_id, "wanted": wanted(self.query)}
+        shape = shape_in(self.query)
+        if shape is not None:
+            return self.answer(request, *searches.shaped_like(**where, **what, shape=shape))
+        return self.answer(request, selectors.similar_to(**where, **what))
 
 
 class SanityCheck(Resource):
