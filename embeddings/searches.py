@@ -7,9 +7,12 @@ from accounts.authentication import Credentials
 from accounts.policy import Actor, Level
 from common.errors import Conflict, NotFound
 from common.versions import RowVersion
-from embeddings import selectors, shaping
-from embeddings.selectors import Found, Wanted
+from embeddings import selectors, shaping, store
+from embeddings.hybrid import Asked
+from embeddings.selectors import Found, FusedFound, Wanted
 from embeddings.shaping import Fields, Question, Result, Shape, Shaped
+from llm_services.embedding import embed_query, is_local
+from projects import access
 from projects.access import Access
 from projects.models import Project
 from projects.selectors import projects_for
@@ -31,7 +34,7 @@ def shaped(
 
     def ask(known: Access, rests_on: Sequence[RowVersion]) -> Shaped | None:
         asked = question(known.project.instance.dimensions)
-        return None if asked is None else shaping.answer(known.project, asked, rests_on)
+        return None if asked is None else _answers(credentials, known, [asked], rests_on)[0]
 
     known, answer = selectors.as_reader(credentials, owner, handle, ask)
     return None if answer is None else (Found(known.actor, known.project, answer.ranking), answer)
@@ -49,6 +52,8 @@ def shaped_like(
     """Return what is most similar to a stored text, without it; raise as `embedding_for`."""
 
     def ask(known: Access, rests_on: Sequence[RowVersion]) -> Shaped:
+        dimensions = known.project.instance.dimensions
+        shaping.check_size([(wanted, shape)], dimensions, location="query")
         ids = selectors.spellings(text_id)
         answer = shaping.answer_stored(known.project, ids, wanted, shape, rests_on)
         if answer is None:
@@ -70,9 +75,65 @@ def batch(
 
     def ask(known: Access, rests_on: Sequence[RowVersion]) -> list[Shaped]:
         asked = questions(known.project.instance.dimensions)
-        return [shaping.answer(known.project, each, rests_on) for each in asked]
+        return _answers(credentials, known, asked, rests_on)
 
     return selectors.as_reader(credentials, owner, handle, ask)
+
+
+def _answers(
+    credentials: Credentials,
+    known: Access,
+    questions: Sequence[Question],
+    rests_on: Sequence[RowVersion],
+) -> list[Shaped]:
+    project = known.project
+    location = questions[0].location if len(questions) == 1 else "body"
+    asked = [(each.wanted, each.shape) for each in questions]
+    shaping.check_size(asked, project.instance.dimensions, location=location)
+    if any(each.text is not None for each in questions):
+        if rests_on:
+            # Words are not embedded before the permission is known for sure.
+            raise store.Stale
+        selectors.check_may_embed(known.actor, project)
+        questions = [_embedded(project, each) for each in questions]
+        if not is_local(project.instance):
+            # The provider may have taken its time.
+            access.look_up(credentials, owner=project.owner.handle, handle=project.handle)
+    return [shaping.answer(project, each, rests_on) for each in questions]
+
+
+def _embedded(project: Project, question: Question) -> Question:
+    if question.text is None:
+        return question
+    return replace(question, vector=embed_query(project.instance, question.text), text=None)
+
+
+def fused(
+    credentials: Credentials,
+    *,
+    owner: str,
+    handle: str,
+    words: str | Callable[[], bytes],
+    asked: Asked,
+    wanted: Wanted,
+    shape: Callable[[], Shape | None],
+) -> tuple[FusedFound, list[Result] | None]:
+    """Return what `matching_words` finds, and with what its results are carried, where asked for.
+
+    shape: reads what they are to carry; called after the search. Results that were deleted since
+    are left out. Raises as `matching_words`, and what `shape` raises.
+    """
+    found = selectors.matching_words(
+        credentials, owner=owner, handle=handle, words=words, asked=asked, wanted=wanted
+    )
+    asked_for = shape()
+    if asked_for is None:
+        return found, None
+    project = found.project
+    shaping.check_size([(wanted, asked_for)], project.instance.dimensions, location="request")
+    results = [Result(hit.text_id, hit.similarity or 0.0) for hit in found.fused.hits]
+    carried = shaping.dressed(project.pk, results, asked_for.fields, asked_for.context)
+    return found, carried
 
 
 def across(
@@ -91,6 +152,11 @@ def across(
     _check_model(projects)
     asked = question(projects[0].instance.dimensions)
     wanted, shape = asked.wanted, asked.shape
+    shaping.check_size([(wanted, shape)], projects[0].instance.dimensions, location="body")
+    if asked.text is not None:
+        for project in projects:
+            selectors.check_may_embed(actor, project)
+        asked = _embedded(projects[0], asked)
     bare = replace(
         asked,
         wanted=replace(wanted, limit=wanted.last, offset=0),

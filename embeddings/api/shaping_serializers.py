@@ -1,7 +1,7 @@
 """Shapes of searches that ask for more than the nearest texts; `docs/results.md`."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,10 +12,18 @@ from common import json
 from common.errors import FieldError, Invalid
 from common.fields import Flag, JsonObject, QueryDecimal, QueryNumber, Text, WholeNumber
 from common.problems import as_domain_error
-from common.query import DEFAULT_LIMIT, MAXIMUM_LIMIT, MAXIMUM_OFFSET
+from common.query import DEFAULT_LIMIT, MAXIMUM_LIMIT, MAXIMUM_OFFSET, Query
 from embeddings import batches, filters
+from embeddings.api.hybrid_serializers import WordsModeQuery
 from embeddings.api.index_serializers import JsonNumber
-from embeddings.api.serializers import DEFAULT_THRESHOLD, HitOut, SimilarQuery, VectorIn, wanted
+from embeddings.api.serializers import (
+    DEFAULT_THRESHOLD,
+    DEFAULT_THRESHOLD_FOR_WORDS,
+    HitOut,
+    SearchIn,
+    SimilarQuery,
+    wanted,
+)
 from embeddings.columns import MAXIMUM_TEXT_ID_LENGTH
 from embeddings.filters import Path, Scalar, parse_path, parse_values
 from embeddings.selectors import Wanted
@@ -40,10 +48,6 @@ MAXIMUM_QUERIES = 100
 MAXIMUM_PROJECTS = 50
 # As far as the ranking of several projects goes: each ranks as many.
 MAXIMUM_RANK_ACROSS = 1_000
-# What one answer may hold: vectors as numbers, 40 MB of JSON; results with passages or fields.
-_MOST_NUMBERS = 4 * 1024**2
-_MOST_CARRYING = 10_000
-
 _SAME = "Leave out texts that share a value with the query document at one of these paths of the "
 _SAME += "metadata"
 _GROUP = "The most similar texts for each value at this path of the metadata; `count` and `offset` "
@@ -131,29 +135,25 @@ class ShapeIn(serializers.Serializer[Any]):
     context = ContextIn(required=False)  # type: ignore[assignment]
 
 
-class SearchIn(ShapeIn):
+class ShapedSearchIn(ShapeIn):
     """What to search for, and what of it to show."""
 
-    vector = serializers.ListField(
-        child=serializers.FloatField(),
-        allow_empty=False,
-        required=False,
-        help_text=VectorIn._declared_fields["vector"].help_text,
-    )
+    text = SearchIn._declared_fields["text"]
+    vector = SearchIn._declared_fields["vector"]
 
 
 class BatchIn(serializers.Serializer[Any]):
     """Searches to answer in one request."""
 
     queries = serializers.ListField(
-        child=SearchIn(),
+        child=ShapedSearchIn(),
         min_length=1,
         max_length=MAXIMUM_QUERIES,
         help_text="In any number to 100.",
     )
 
 
-class AcrossIn(SearchIn):
+class AcrossIn(ShapedSearchIn):
     """What to search for in several projects."""
 
     projects = serializers.ListField(
@@ -166,8 +166,8 @@ class AcrossIn(SearchIn):
     exclude_same = group_by = group_size = diversity = positive = negative = None  # type: ignore[assignment]
 
 
-class ShapedQuery(SimilarQuery):
-    """What a search by a stored text takes in the query string."""
+class ShapeQuery(Query):
+    """What a search in a query string takes besides the query."""
 
     exclude_same = Text(
         required=False, help_text=f"{_SAME}, with commas between them: `author,work`."
@@ -191,11 +191,19 @@ class ShapedQuery(SimilarQuery):
     )
 
 
-_DEFAULTS = {"offset": 0, "threshold": DEFAULT_THRESHOLD, "exact": False}
-_SEARCH = frozenset(SearchIn._declared_fields)
+class ShapedQuery(ShapeQuery, SimilarQuery):
+    """What a search by a stored text takes in the query string."""
+
+
+class ShapedWordsQuery(ShapeQuery, WordsModeQuery):
+    """What a search by words takes in the query string."""
+
+
+_DEFAULTS = {"offset": 0, "exact": False}
+_SEARCH = frozenset(ShapedSearchIn._declared_fields)
 _ACROSS = frozenset(AcrossIn._declared_fields)
 _OPTIONS = frozenset(ShapeIn._declared_fields)
-_SHAPING = frozenset(ShapedQuery._declared_fields) - frozenset(SimilarQuery._declared_fields)
+_SHAPING = frozenset(ShapeQuery._declared_fields)
 
 
 # --- Reading --------------------------------------------------------------------------------------
@@ -215,9 +223,7 @@ def question_in(
         if name in named:
             problem = f"Send {name} in the body or in the query string, not in both."
             raise Invalid(problem, errors=[FieldError(f"body.{name}", problem)])
-    question = _question(_members(given, "body", _SEARCH), "body", dimensions, query)
-    _check_size([question], dimensions)
-    return question
+    return _question(_members(given, "body", _SEARCH), "body", dimensions, query)
 
 
 _may_be_option = re.compile(f'"(?:{"|".join(sorted(_OPTIONS - {"filter"}))})"'.encode())
@@ -238,7 +244,6 @@ def batch_in(body: bytes, dimensions: int) -> list[Question]:
     for number, each in enumerate(queries):
         place = f"body.queries[{number}]"
         questions.append(_question(_members(each, place, _SEARCH), place, dimensions, {}))
-    _check_size(questions, dimensions)
     return questions
 
 
@@ -258,7 +263,6 @@ def across_in(body: bytes) -> tuple[list[tuple[str, str]], Callable[[int], Quest
                 f"Rankings of several projects go as far as {MAXIMUM_RANK_ACROSS}: offset and "
                 "count together.",
             )
-        _check_size([asked], dimensions)
         return asked
 
     return names, question
@@ -295,7 +299,41 @@ def shape_in(query: Mapping[str, Any]) -> Shape | None:
             given[name] = _json(given[name], f"query.{name}")
     if "context" in given:
         given["context"] = _checked(ContextIn, given["context"], "query.context")
-    return _shape(given, "query", has_document=True, limit=_last(query))
+    return _shape(given, "query", has_document="q" not in query, limit=_last(query))
+
+
+def fused_shape_in(body: bytes) -> Shape | None:
+    """Return what results of a body's words are to carry; raise Invalid for any other option.
+
+    A body without options is as the contract has it, and may hold what nobody knows.
+    """
+    given = json.document(body)
+    if not isinstance(given, simdjson.Object) or not (_OPTIONS - {"filter"}) & set(given.keys()):
+        return None
+    members = _members(given, "body", _SEARCH)
+    for name in members:
+        if name in SimilarQuery._declared_fields and name != "filter":
+            raise json.invalid(f"body.{name}", f"Send {name} in the query string with this mode.")
+    members = {name: each for name, each in members.items() if name in _OPTIONS}
+    options = _options(members, "body")
+    shape = _shape(options, "body", has_document=False, limit=DEFAULT_LIMIT)
+    only_carrying(shape, "body")
+    return shape
+
+
+def only_carrying(shape: Shape | None, location: str) -> None:
+    """Refuse what only a ranking by vectors can be shaped by; raise Invalid."""
+    if shape is None:
+        return
+    asked = {
+        "exclude_same": shape.exclude_same,
+        "exclude_values": shape.exclude_values,
+        "group_by": shape.grouping,
+        "diversity": shape.diversity,
+    }
+    for name, value in asked.items():
+        if value:
+            raise json.invalid(f"{location}.{name}", f"{name} needs mode=vector.")
 
 
 def _json(text: str, location: str) -> Any:
@@ -309,16 +347,8 @@ def _question(
     members: Mapping[str, Any], location: str, dimensions: int, query: Mapping[str, Any]
 ) -> Question:
     """Return what the members of one object ask for; raise Invalid."""
-    vector = members.get("vector")
-    plain = {
-        name: json.plain(value, f"{location}.{name}")
-        for name, value in members.items()
-        if value is not None and name != "vector"
-    }
-    if "context" in plain:
-        # Inner names are of no interest to the serializer.
-        _checked(ContextIn, plain["context"], f"{location}.context")
-    options = _checked(ShapeIn, plain, location)
+    vector, text = members.get("vector"), members.get("text")
+    options = _options({name: each for name, each in members.items() if name in _OPTIONS}, location)
     positive, negative = (
         tuple(
             batches.check_text_id(each, f"{location}.{name}[{number}]")
@@ -326,15 +356,31 @@ def _question(
         )
         for name in ("positive", "negative")
     )
-    _check_query(vector is not None, positive, negative, location)
+    _check_query(vector is not None, text is not None, positive, negative, location)
+    threshold = DEFAULT_THRESHOLD if text is None else DEFAULT_THRESHOLD_FOR_WORDS
+    values = {**query, **options}
     return Question(
-        _wanted({**query, **options}, location),
-        _shape(options, location, has_document=bool(positive), limit=_last({**query, **options})),
+        _wanted(values, location, threshold),
+        _shape(options, location, has_document=bool(positive), limit=_last(values)),
         None if vector is None else batches.query_vector(vector, f"{location}.vector", dimensions),
+        None if text is None else batches.check_words(text, f"{location}.text"),
         positive,
         negative,
         location,
     )
+
+
+def _options(members: Mapping[str, Any], location: str) -> dict[str, Any]:
+    """Return the values of options; raise Invalid. null is as good as nothing."""
+    plain = {
+        name: json.plain(value, f"{location}.{name}")
+        for name, value in members.items()
+        if value is not None
+    }
+    if "context" in plain:
+        # Inner names are of no interest to the serializer.
+        _checked(ContextIn, plain["context"], f"{location}.context")
+    return _checked(ShapeIn, plain, location)
 
 
 def _members(given: Any, location: str, known: Collection[str]) -> dict[str, Any]:
@@ -358,18 +404,28 @@ def _check_names(known: Collection[str], given: Collection[str], location: str) 
 
 
 def _check_query(
-    has_vector: bool, positive: Collection[str], negative: Collection[str], location: str
+    has_vector: bool,
+    has_text: bool,
+    positive: Collection[str],
+    negative: Collection[str],
+    location: str,
 ) -> None:
-    if has_vector and (positive or negative):
+    """Refuse a question that is asked in no way, or in two."""
+    if has_vector and has_text:
+        raise json.invalid(f"{location}.text", "Send a vector or a text to search with, not both.")
+    if (has_vector or has_text) and (positive or negative):
+        name = "vector" if has_vector else "text"
         raise json.invalid(
-            f"{location}.vector", "Send a vector, or examples in positive and negative, not both."
+            f"{location}.{name}", f"Send a {name}, or examples in positive and negative, not both."
         )
-    if not has_vector and not positive:
-        name = "positive" if negative else "vector"
+    if negative and not positive:
         raise json.invalid(
-            f"{location}.{name}",
-            "Send a vector to search with, or the ids of examples in positive"
-            + (": negative alone says what results are not." if negative else "."),
+            f"{location}.positive", "negative needs positive examples beside it to be unlike."
+        )
+    if not (has_vector or has_text or positive):
+        raise json.invalid(
+            f"{location}.vector",
+            "Send a vector or a text to search with, or the ids of examples in positive.",
         )
     for number, text_id in enumerate(negative):
         if text_id in positive:
@@ -378,10 +434,10 @@ def _check_query(
             )
 
 
-def _wanted(values: Mapping[str, Any], location: str) -> Wanted:
+def _wanted(values: Mapping[str, Any], location: str, threshold: float) -> Wanted:
     plain = {**_DEFAULTS, **values}
     condition = plain.pop("filter", None)
-    found = wanted(plain, location=location)
+    found = wanted(plain, threshold=threshold, location=location)
     if condition is None:
         return found
     is_text = isinstance(condition, str)
@@ -480,29 +536,6 @@ def _last(values: Mapping[str, Any]) -> int:
     return int(min(sizes, default=DEFAULT_LIMIT) + values.get("offset", 0))
 
 
-def _check_size(questions: Collection[Question], dimensions: int) -> None:
-    """Refuse what would be too much for one answer."""
-    carrying = numbers = 0
-    for each in questions:
-        shape = each.shape
-        rows = each.wanted.limit * (shape.grouping.size if shape.grouping else 1)
-        rows *= 1 + (shape.context.before + shape.context.after if shape.context else 0)
-        carrying += rows if shape.fields or shape.context else 0
-        numbers += rows * dimensions if shape.fields.vector else 0
-    if numbers > _MOST_NUMBERS:
-        raise json.invalid(
-            "body",
-            f"This may be answered with {numbers} numbers, more than {_MOST_NUMBERS}: leave vector "
-            "out of fields, or ask for fewer results.",
-        )
-    if carrying > _MOST_CARRYING:
-        raise json.invalid(
-            "body",
-            f"This may be answered with fields of {carrying} texts, more than {_MOST_CARRYING}: "
-            "ask for fewer results, or for a smaller context.",
-        )
-
-
 def _checked(
     serializer: type[serializers.Serializer[Any]], given: Any, location: str
 ) -> dict[str, Any]:
@@ -566,17 +599,27 @@ def shaped(found: Shaped) -> dict[str, Any]:
     return answer
 
 
+def carrying(shown: Sequence[Mapping[str, Any]], results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Return results as another ranking shows them, with what they carry besides."""
+    by_id = {each.text_id: each for each in results}
+    return [{**each, **_carried(by_id[each["id"]])} for each in shown if each["id"] in by_id]
+
+
 def _hit(result: Result) -> dict[str, Any]:
     hit: dict[str, Any] = {"id": result.text_id, "similarity": result.similarity}
     if result.group is not None:
         hit["group"] = result.group
-    hit |= result.carries
+    return {**hit, **_carried(result)}
+
+
+def _carried(result: Result) -> dict[str, Any]:
+    carried = dict(result.carries)
     if result.before is not None and result.after is not None:
-        hit["context"] = {
+        carried["context"] = {
             "before": [_passage(each) for each in result.before],
             "after": [_passage(each) for each in result.after],
         }
-    return hit
+    return carried
 
 
 def _passage(passage: Passage) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Batch(SimilarToText):
         tag=SEARCH,
         request=BatchIn,
         answers={200: BatchOut},
-        errors=[404],
+        errors=[404, 409, 502, 504],
         description=(
             "Up to 100 searches, each with what a single one takes in body and query string; all "
             "of it is in the body here. Answered in their order, or, where one is malformed, not "
@@ -98,7 +98,7 @@ class Across(Resource):
         tag=SEARCH,
         request=AcrossIn,
         answers={200: AcrossOut},
-        errors=[404, 409],
+        errors=[404, 409, 502, 504],
         description=(
             "Up to 50 projects that are readable with the key, or public. The same model must have "
             "made their vectors (409 naming the others), so that similarities can be compared."

@@ -1,5 +1,6 @@
 """Embeddings, similarity search, and the administrators' checks."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,16 +19,19 @@ from accounts.authentication import (
 )
 from common.api import Resource, media_type_of, read_body, spool_body
 from common.schema import Message, answer_example, body_example, operation, without_field
-from embeddings import searches, selectors, services
+from embeddings import embedding_jobs, searches, selectors, services
+from embeddings.api.hybrid_serializers import ModeQuery, asked_in, fused_shown
+from embeddings.api.job_serializers import JobOut
+from embeddings.api.job_views import accepted, prefers_async
 from embeddings.api.listing import ListingQuery, answer, place_of, preferred
 from embeddings.api.serializers import (
+    DEFAULT_THRESHOLD_FOR_WORDS,
     DeletedOut,
     EmbeddingOut,
     EmbeddingsOut,
     ReplacedEmbeddingIn,
     SanityOut,
     SimilarOut,
-    SimilarQuery,
     UploadIn,
     UploadOut,
     ranking,
@@ -36,14 +40,21 @@ from embeddings.api.serializers import (
     wanted,
 )
 from embeddings.api.shaping_serializers import (
-    SearchIn,
     ShapedQuery,
+    ShapedSearchIn,
+    ShapedWordsQuery,
+    carrying,
+    fused_shape_in,
+    only_carrying,
     question_in,
     shape_in,
     shaped,
 )
-from embeddings.selectors import Found
-from embeddings.shaping import Shaped
+from embeddings.batches import check_words
+from embeddings.hybrid import Asked, Mode
+from embeddings.models import EmbeddingJob
+from embeddings.selectors import Found, Wanted
+from embeddings.shaping import Question, Shape, Shaped
 from embeddings.uploads import MEDIA_TYPES, upload_file
 
 TAG = "Embeddings"
@@ -59,6 +70,15 @@ _ITEM: dict[str, Any] = {
     "metadata": {"author": "Ann", "year": 1791},
 }
 _UPLOAD = body_example("One embedding", {"embeddings": [_ITEM]})
+_TEXTS = body_example(
+    "Two texts to embed",
+    {
+        "embeddings": [
+            {"text_id": "letter-1:p.3", "text": "My dear friend, …"},
+            {"text_id": "letter-1:p.4", "text": "The garden is …", "metadata": {"author": "Ann"}},
+        ]
+    },
+)
 _HITS = answer_example(
     "Two results",
     {
@@ -67,6 +87,31 @@ _HITS = answer_example(
         "results": [
             {"id": "letter-7:p.1", "similarity": 0.93},
             {"id": "letter-2:p.4", "similarity": 0.81},
+        ],
+    },
+)
+
+
+_FUSED = answer_example(
+    "Two results in hybrid mode",
+    {
+        "user_handle": "alice",
+        "project_handle": "letters",
+        "results": [
+            {
+                "id": "letter-7:p.1",
+                "similarity": 0.41,
+                "score": 0.0164,
+                "ranks": {"vector": 1, "text": 1},
+                "highlight": "The <mark>garden</mark> &amp; the <mark>rose</mark>s …",
+            },
+            {
+                "id": "letter-2:p.4",
+                "similarity": 0.38,
+                "score": 0.0113,
+                "ranks": {"vector": 2, "text": None},
+                "highlight": None,
+            },
         ],
     },
 )
@@ -107,16 +152,19 @@ class Embeddings(Resource):
         name="upload_embeddings",
         tag=TAG,
         request={"application/json": UploadIn, **dict.fromkeys(MEDIA_TYPES, OpenApiTypes.BINARY)},
-        answers={201: UploadOut},
-        errors=[404, 409],
+        answers={201: UploadOut, 202: JobOut},
+        errors=[404, 409, 502, 504],
         description=(
             "Up to 5000 embeddings in JSON, up to 500 000 as JSON lines, an Arrow stream or "
             "Parquet, stored whole or not at all. A vector in JSON is a list of numbers, or the "
             "base64 text of little-endian float32 numbers. An id that is stored already, or that "
             "occurs twice, is a 409: delete it first, or replace it with PUT. The body may have "
-            "`Content-Encoding: gzip` or `zstd`."
+            "`Content-Encoding: gzip` or `zstd`.\n\n"
+            "A text without a vector is embedded by the project's LLM service. More texts than a "
+            "request can wait for, those of a bulk format, and those sent with the header `Prefer: "
+            "respond-async`, become a job: 202, with its address in the header `Location`."
         ),
-        examples=[_UPLOAD],
+        examples=[_UPLOAD, _TEXTS],
     )
     def post(self, request: Request, owner: str, project: str) -> Response:
         """Store new embeddings."""
@@ -124,10 +172,16 @@ class Embeddings(Resource):
         media_type = media_type_of(request)
         if media_type in MEDIA_TYPES:
             body = partial(spool_body, request)
-            ids = upload_file(**where, media_type=media_type, body=body)
+            done = upload_file(**where, media_type=media_type, body=body)
         else:
-            ids = services.upload(**where, body=partial(read_body, request, others=MEDIA_TYPES))
-        return Response(uploaded(ids), status=201)
+            done = embedding_jobs.upload(
+                **where,
+                body=partial(read_body, request, others=MEDIA_TYPES),
+                in_background=prefers_async(request),
+            )
+        if isinstance(done, EmbeddingJob):
+            return accepted(done, background=prefers_async(request))
+        return Response(uploaded(done), status=201)
 
     @operation(
         "Delete all embeddings",
@@ -167,11 +221,11 @@ class OneEmbedding(Resource):
         tag=TAG,
         request=ReplacedEmbeddingIn,
         answers={200: EmbeddingOut, 201: EmbeddingOut},
-        errors=[404, 409],
+        errors=[404, 409, 502, 504],
         examples=[without_field(body_example("An embedding", _ITEM), "text_id")],
     )
     def put(self, request: Request, owner: str, project: str, text_id: str) -> Response:
-        """Store one embedding under this id, replacing what is there."""
+        """Store one embedding under this id, replacing what is there; a text alone is embedded."""
         created, found, row = services.put_embedding(
             actor=actor_of(request),
             owner=owner,
@@ -213,26 +267,69 @@ class Similar(Resource):
         return Response(answer if results is None else {**answer, **shaped(results)})
 
 
-class SimilarToVector(Similar):
-    """Search by a vector of one's own."""
+class SimilarToQuery(Similar):
+    """Search by a vector, or by words, of one's own."""
 
-    queries = {"post": SimilarQuery}
+    queries = {"get": ShapedWordsQuery, "post": ModeQuery}
 
     @operation(
-        "Search by vector",
+        "Search by words",
+        name="search_by_words",
+        tag=SEARCH,
+        answers={200: SimilarOut},
+        errors=[404, 409, 502, 504],
+        query=ShapedWordsQuery,
+        description=(
+            "The words are embedded with the project's LLM service, once, unless `mode` is `text`. "
+            "Public projects can be searched by words without a key where that service is built in."
+        ),
+        examples=[_HITS, _FUSED],
+    )
+    def get(self, request: Request, owner: str, project: str) -> Response:
+        """Return the project's texts most similar to some words."""
+        where: Any = {"credentials": credentials_of(request), "owner": owner, "handle": project}
+        words = check_words(self.query["q"], "query.q")
+        shape = shape_in(self.query)
+        if (asked := asked_in(self.query)).mode is not Mode.VECTOR:
+            only_carrying(shape, "query")
+            return self.fused(request, where, words, asked, lambda: shape)
+        if shape is not None:
+            question = Question(_for_words(self.query), shape, text=words, location="query")
+            known, [results] = searches.batch(**where, questions=lambda dimensions: [question])
+            found = Found(known.actor, known.project, results.ranking)
+            return self.answer(request, found, results)
+        return self.answer(
+            request,
+            selectors.similar_to_words(**where, words=words, wanted=_for_words(self.query)),
+        )
+
+    @operation(
+        "Search by vector or words",
         name="search_by_vector",
         tag=SEARCH,
-        request=SearchIn,
+        request=ShapedSearchIn,
         answers={200: SimilarOut},
-        errors=[404],
-        query=SimilarQuery,
-        description="Reads only: nothing is stored. Public projects can be searched without a key.",
-        examples=[body_example("A vector", {"vector": [0.02, -0.11, 0.31]}), _HITS],
+        errors=[404, 409, 502, 504],
+        query=ModeQuery,
+        description=(
+            "Send either `vector` or `text`; with `mode=text` a `text`, and with `mode=hybrid` a "
+            "`text` and, where it is not to be embedded here, its `vector`. Nothing is stored in "
+            "the project. Public projects can be searched without a key; by text where their LLM "
+            "service is built in."
+        ),
+        examples=[
+            body_example("A vector", {"vector": [0.02, -0.11, 0.31]}),
+            body_example("Words", {"text": "who painted the Mona Lisa"}),
+            _HITS,
+            _FUSED,
+        ],
     )
     def post(self, request: Request, owner: str, project: str) -> Response:
-        """Return the project's texts most similar to a vector."""
+        """Return the project's texts most similar to a vector or to some words."""
         where: Any = {"credentials": credentials_of(request), "owner": owner, "handle": project}
         body = selectors.once(partial(read_body, request))
+        if (asked := asked_in(self.query)).mode is not Mode.VECTOR:
+            return self.fused(request, where, body, asked, lambda: fused_shape_in(body()))
         found = searches.shaped(
             **where,
             question=lambda dimensions: question_in(
@@ -242,8 +339,36 @@ class SimilarToVector(Similar):
         if found is not None:
             return self.answer(request, *found)
         return self.answer(
-            request, selectors.similar_to_vector(**where, body=body, wanted=wanted(self.query))
+            request,
+            selectors.similar_to_query(
+                **where, body=body, wanted=wanted(self.query), for_words=_for_words(self.query)
+            ),
         )
+
+    def fused(
+        self,
+        request: Request,
+        where: dict[str, Any],
+        words: str | Callable[[], bytes],
+        asked: Asked,
+        shape: Callable[[], Shape | None],
+    ) -> Response:
+        """Return the texts that hold words, alone or beside those with similar vectors."""
+        found, results = searches.fused(
+            **where, words=words, asked=asked, wanted=wanted(self.query), shape=shape
+        )
+        note_actor(request, found.actor)
+        explanation = None
+        if self.query["explain"] and found.vectors is not None:
+            explanation = selectors.explanation_of(found.vectors)
+        answer = fused_shown(found, explanation)
+        if results is not None:
+            answer["results"] = carrying(answer["results"], results)
+        return Response(answer)
+
+
+def _for_words(query: dict[str, Any]) -> Wanted:
+    return wanted(query, threshold=DEFAULT_THRESHOLD_FOR_WORDS)
 
 
 class SimilarToText(Similar):

@@ -19,6 +19,7 @@ from embeddings.shaping._shape import (
     Question,
     Result,
     Shape,
+    check_size,
 )
 
 __all__ = [
@@ -38,5 +39,6 @@ __all__ = [
     "Shaped",
     "answer",
     "answer_stored",
+    "check_size",
     "dressed",
 ]

@@ -1,9 +1,10 @@
 """What a search may ask for besides the nearest texts. Knows no models and no SQL."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from common import json
 from embeddings.columns import Matrix
 from embeddings.filters import Path, Scalar
 from embeddings.store import Wanted
@@ -17,6 +18,10 @@ MAXIMUM_GROUP_SIZE = 10
 MAXIMUM_PATHS = 10
 MAXIMUM_EXAMPLES = 100
 MAXIMUM_NEIGHBOURS = 20
+# What one answer may hold: numbers of vectors, which are 40 MB of JSON, and texts or passages with
+# fields or a context.
+MOST_NUMBERS = 4 * 1024**2
+MOST_TEXTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,8 @@ class Shape:
 class Question:
     """A search, read from a request.
 
-    vector: float32 of shape (dimensions,), None where there are examples.
+    vector: float32 of shape (dimensions,), None where there are words or examples.
+    text: words to be embedded and searched for.
     positive, negative: the ids of stored texts that results should be like, and unlike.
     location: where it is in the request, such as ``body.queries[3]``.
     """
@@ -85,9 +91,35 @@ class Question:
     wanted: Wanted
     shape: Shape = Shape()
     vector: Matrix | None = None
+    text: str | None = None
     positive: tuple[str, ...] = ()
     negative: tuple[str, ...] = ()
     location: str = "body"
+
+
+def check_size(asked: Iterable[tuple[Wanted, Shape]], dimensions: int, *, location: str) -> None:
+    """Refuse what would be too much for one answer: raise Invalid.
+
+    location: of what is asked, in the request.
+    """
+    texts = numbers = 0
+    for wanted, shape in asked:
+        rows = wanted.limit * (shape.grouping.size if shape.grouping else 1)
+        rows *= 1 + (shape.context.before + shape.context.after if shape.context else 0)
+        texts += rows if shape.fields or shape.context else 0
+        numbers += rows * dimensions if shape.fields.vector else 0
+    if numbers > MOST_NUMBERS:
+        raise json.invalid(
+            location,
+            f"This may be answered with {numbers} numbers, more than {MOST_NUMBERS}: leave vector "
+            "out of fields, or ask for fewer results.",
+        )
+    if texts > MOST_TEXTS:
+        raise json.invalid(
+            location,
+            f"This may be answered with {texts} texts, more than {MOST_TEXTS}: ask for fewer "
+            "results, or for a smaller context.",
+        )
 
 
 @dataclass(frozen=True)
