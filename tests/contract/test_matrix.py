@@ -613,6 +613,8 @@ PUBLIC_VIEWS = {
     "/v1/similars/{owner}/{project}",
     "/v1/similars/{owner}/{project}/{text_id}",
     "/v1/similars/{owner}/{project}/recall",
+    "/v1/similars/{owner}/{project}/batch",
+    "/v1/similars",
     "/openapi.json",
     "/openapi.yaml",
     "/docs",
@@ -631,6 +633,7 @@ UNCHECKED_KEYS = {
     "/v1/similars/{owner}/{project}",
     "/v1/similars/{owner}/{project}/{text_id}",
     "/v1/similars/{owner}/{project}/recall",
+    "/v1/similars/{owner}/{project}/batch",
 }
 
 

@@ -12,10 +12,11 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoDbBlocker
 
+from projects.models import Project
 from tests.answers import assert_refused, nothing_changes
 from tests.embeddings.large import Matrix, Ranking, Shelf, assert_ranked, brute_force, hits, name
 from tests.embeddings.large import vectors as demo_vectors
-from tests.factories import Answer, Cast, item, make_user
+from tests.factories import Answer, Cast, item, make_project, make_user
 
 SEALED, GROWING = 300, 40
 ALL = range(SEALED + GROWING)
@@ -353,6 +354,81 @@ def test_context_where_there_is_no_order(cast: Cast) -> None:
     )
 
 
+# --- By words ------------------------------------------------------------------------------------
+@pytest.fixture
+def words(cast: Cast) -> str:
+    """Return the address of searches in a project that embeds texts itself."""
+    make_project("alice", "words", instance_owner="_system", instance="builtin", readers=["rita"])
+    texts = {
+        "lisa": ("Leonardo painted the Mona Lisa.", "painting"),
+        "supper": ("Leonardo painted the Last Supper.", "painting"),
+        "sonata": ("Beethoven wrote the Moonlight Sonata.", "music"),
+    }
+    items = [
+        {"text_id": text_id, "text": text, "metadata": {"art": art, "n": number}}
+        for number, (text_id, (text, art)) in enumerate(texts.items())
+    ]
+    assert cast.alice.post("/v1/embeddings/alice/words", {"embeddings": items}).status == 201
+    return "/v1/similars/alice/words"
+
+
+def test_searches_by_words_are_shaped_as_well(cast: Cast, words: str) -> None:
+    query = urlencode({"q": "who painted the Mona Lisa", "group_by": "art", "fields": "text"})
+    answer = cast.rita.get(f"{words}?{query}")
+    assert [(each["id"], each["group"]) for each in answer["results"]] == [
+        ("lisa", "painting"),
+        ("sonata", "music"),
+    ]
+    assert answer["results"][0]["text"] == "Leonardo painted the Mona Lisa."
+    body = {"text": "who painted the Mona Lisa", "group_by": "art", "fields": ["text"]}
+    assert cast.rita.post(words, body).body == answer.body
+    batch = cast.rita.post(f"{words}/batch", {"queries": [body, {"positive": ["lisa"]}]})
+    assert batch["answers"][0]["results"] == answer["results"]
+    across = {"projects": ["alice/words"], "text": body["text"], "fields": ["text"], "count": 1}
+    (first,) = cast.rita.post("/v1/similars", across)["results"]
+    assert (first["project"], first["id"]) == ("alice/words", "lisa")
+    assert first["similarity"] == answer["results"][0]["similarity"]
+
+
+@pytest.mark.parametrize("mode", ["text", "hybrid"])
+def test_results_by_words_alone_carry_fields_and_context(cast: Cast, words: str, mode: str) -> None:
+    context = {"path": "n", "before": 0, "after": 1}
+    query = {"mode": mode, "count": 1}
+    plain = cast.rita.post(f"{words}?{urlencode(query)}", {"text": "Mona Lisa"})
+    body = {"text": "Mona Lisa", "fields": ["metadata.art"], "context": context}
+    (hit,) = cast.rita.post(f"{words}?{urlencode(query)}", body)["results"]
+    carried = {
+        "metadata": {"art": "painting"},
+        "context": {"before": [], "after": [{"id": "supper", "metadata": {"art": "painting"}}]},
+    }
+    assert hit == {**plain["results"][0], **carried}
+    query |= {"q": "Mona Lisa", "fields": "metadata.art", "context": json.dumps(context)}
+    assert cast.rita.get(f"{words}?{urlencode(query)}")["results"] == [hit]
+    for option in (
+        {"diversity": 0.5},
+        {"group_by": "art"},
+        {"count": 3},
+        {"exclude_values": {"n": 1}},
+    ):
+        [name] = option
+        answer = cast.rita.post(f"{words}?mode={mode}", {"text": "Mona Lisa", **option})
+        assert_refused(answer, 400, location=f"body.{name}")
+    answer = cast.rita.get(f"{words}?mode={mode}&q=Mona&diversity=0.5")
+    assert_refused(answer, 400, location="query.diversity")
+
+
+def test_words_of_a_paid_model_are_for_those_it_is_shared_with(cast: Cast) -> None:
+    Project.objects.update(public_read=True)
+    body = {"text": "words", "count": 1}
+    for path, asked in (
+        (LETTERS, body),
+        (f"{LETTERS}/batch", {"queries": [body]}),
+        ("/v1/similars", {**body, "projects": ["alice/letters"]}),
+    ):
+        assert_refused(cast.sam.post(path, asked), 403, says="whom its owner pays")
+        assert_refused(cast.nobody.post(path, asked), 401)
+
+
 # --- Many searches --------------------------------------------------------------------------------
 def test_a_batch_answers_in_order_what_single_searches_answer(filled: Shelf) -> None:
     queries: list[dict[str, Any]] = [
@@ -471,6 +547,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({**V, "negative": ["a"]}, "body.vector"),
     ({"negative": ["a"]}, "body.positive"),
     ({"count": 5}, "body.vector"),
+    ({**V, "text": "words", "count": 1}, "body.text"),
+    ({"text": "words", "positive": ["a"]}, "body.text"),
+    ({"text": " ", "count": 1}, "body.text"),
+    ({"text": "words", "exclude_same": ["author"]}, "body.exclude_same"),
     ({"positive": ["a"], "negative": ["a"]}, "body.negative[0]"),
     ({"positive": ["a" * 301]}, "body.positive[0]"),
     ({"positive": ["a"] * 101}, "body.positive"),
