@@ -110,13 +110,14 @@ def test_the_lines_about_results_search_the_demo(armarium: Armarium) -> None:
     fields, left, groups, diverse, like, batch, across = answers_of(RESULTS, armarium)
     assert set(fields["results"][0]["metadata"]) == {"title", "category"}
     assert len(left["results"]) == 3
-    assert [each["group"] for each in groups["results"]][::2] == ["en", "fr", "es"]
+    assert {each["group"] for each in groups["results"]} == {"en", "fr", "es"}
+    assert len(groups["results"]) == 6
     assert groups["complete"] is True
     assert len(diverse["results"]) == 5
     assert all(each["metadata"]["title"] for each in like["results"])
     assert [len(each["results"]) for each in batch["answers"]] == [2, 2]
-    first = across["results"][0]
-    assert (first["project"], first["id"]) == ("demo/wikipedia-vital", "wiki:en:Limnology")
+    assert {each["project"] for each in across["results"]} == {"demo/wikipedia-vital"}
+    assert len(across["results"]) == 3
 
 
 @pytest.mark.slow
