@@ -293,7 +293,9 @@ def shape_in(query: Mapping[str, Any]) -> Shape | None:
         return None
     for name in ("exclude_same", "fields"):
         if name in given:
-            given[name] = given[name].split(",") if given[name] else []
+            given[name] = given[name].split(",")
+            if len(given[name]) > MAXIMUM_PATHS:
+                raise json.invalid(f"query.{name}", f"This takes at most {MAXIMUM_PATHS}.")
     for name in ("exclude_values", "context"):
         if name in given:
             given[name] = _json(given[name], f"query.{name}")

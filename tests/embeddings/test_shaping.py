@@ -599,6 +599,8 @@ def test_options_in_both_places_are_refused(cast: Cast) -> None:
 BAD_QUERIES = [
     ("exclude_same=author,,work", "query.exclude_same[1]"),
     ("fields=text,similarity", "query.fields[1]"),
+    (f"exclude_same={','.join('abcdefghijk')}", "query.exclude_same"),
+    (f"fields={','.join(['text'] * 11)}", "query.fields"),
     ("context=5", "query.context"),
     ("context={", "query.context"),
     ("exclude_values=[]", "query.exclude_values"),
