@@ -6,8 +6,8 @@ from dataclasses import replace
 from accounts.authentication import Credentials
 from accounts.policy import Actor, Level
 from common.errors import Conflict, NotFound
-from common.versions import RowVersion
-from embeddings import selectors, shaping, store
+from common.versions import RowVersion, Stale
+from embeddings import selectors, shaping
 from embeddings.hybrid import Asked
 from embeddings.selectors import Found, FusedFound, Wanted
 from embeddings.shaping import Fields, Question, Result, Shape, Shaped
@@ -93,7 +93,7 @@ def _answers(
     if any(each.text is not None for each in questions):
         if rests_on:
             # Words are not embedded before the permission is known for sure.
-            raise store.Stale
+            raise Stale
         selectors.check_may_embed(known.actor, project)
         questions = [_embedded(project, each) for each in questions]
         if not is_local(project.instance):

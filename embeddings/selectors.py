@@ -11,6 +11,7 @@ from django.db import InterfaceError, OperationalError
 
 from accounts.authentication import Credentials
 from accounts.policy import Actor, Level, is_granted, require_admin
+from common import bodies
 from common.database import is_lost
 from common.errors import (
     DomainError,
@@ -20,7 +21,7 @@ from common.errors import (
     NotFound,
     Unauthenticated,
 )
-from common.versions import RowVersion
+from common.versions import RowVersion, Stale
 from embeddings import batches, filters, hybrid, store
 from embeddings.filters import Condition, Path
 from embeddings.hybrid import Asked, Fused, Mode
@@ -213,7 +214,7 @@ def similar_to_query(
     for_words: what is wanted where the body holds words.
     Raises as `project_for`, Invalid for the body, and as `similar_to_words`.
     """
-    content = once(body)
+    content = bodies.once(body)
 
     def search(project: Project, rests_on: Sequence[RowVersion]) -> Ranking:
         return _nearest(project, content(), wanted, rests_on)
@@ -247,7 +248,7 @@ def similar_to_words(
     check_may_embed(known.actor, known.project)
     try:
         ranking = nearest_to_words(known.project, words, wanted, known.rests_on)
-    except store.Stale:
+    except Stale:
         # The provider may have taken its time, and what the permission rests on has changed.
         known = access.look_up(credentials, owner=owner, handle=handle)
         check_may_embed(known.actor, known.project)
@@ -345,7 +346,7 @@ def similar_if_remembered(known: access.Access, *, body: bytes, wanted: Wanted) 
     """
     try:
         ranking = _nearest(known.project, body, wanted, known.rests_on)
-    except (store.Stale, _Words):
+    except (Stale, _Words):
         return None
     return Found(known.actor, known.project, ranking)
 
@@ -370,24 +371,6 @@ def _with_filter(wanted: Wanted, condition: Any) -> Wanted:
     return replace(wanted, filter=filters.parse(condition, "body.filter"))
 
 
-def once(read: Callable[[], bytes]) -> Callable[[], bytes]:
-    """Return what reads a body at the first call, and then returns or refuses the same again."""
-    answers: list[bytes | DomainError] = []
-
-    def answer() -> bytes:
-        if not answers:
-            try:
-                answers.append(read())
-            except DomainError as refusal:
-                answers.append(refusal)
-        [known] = answers
-        if isinstance(known, DomainError):
-            raise known
-        return known
-
-    return answer
-
-
 def _searching(
     credentials: Credentials,
     owner: str,
@@ -408,13 +391,13 @@ def as_reader(
 ) -> tuple[access.Access, T]:
     """Ask in a project that somebody may read, in one round trip where that is remembered.
 
-    ask: given who reads what, and what must still be so; raises `store.Stale` where it is not.
+    ask: given who reads what, and what must still be so; raises `Stale` where it is not.
     """
     known = access.remembered(credentials, owner=owner, handle=handle)
     if known is not None:
         # What is remembered may be true no longer. The search finds out; a refusal may rest on it.
         try:
-            with suppress(store.Stale, DomainError):
+            with suppress(Stale, DomainError):
                 return known, ask(known, known.rests_on)
         except (OperationalError, InterfaceError):
             # Other requests begin with a query that Django has look after its connection first.

@@ -8,8 +8,9 @@ from rest_framework.response import Response
 
 from accounts.authentication import Public, actor_of, credentials_of, note_actor
 from common.api import Resource, read_body
+from common.bodies import once
 from common.schema import answer_example, body_example, operation
-from embeddings import searches, selectors
+from embeddings import searches
 from embeddings.api.shaping_serializers import (
     AcrossIn,
     AcrossOut,
@@ -69,7 +70,7 @@ class Batch(SimilarToText):
     )
     def post(self, request: Request, owner: str, project: str) -> Response:
         """Answer several searches of a project."""
-        body = selectors.once(partial(read_body, request))
+        body = once(partial(read_body, request))
         known, answers = searches.batch(
             credentials_of(request),
             owner=owner,

@@ -12,12 +12,14 @@ from rest_framework.response import Response
 from accounts.authentication import (
     Public,
     PublicReading,
+    PublicReadingUncheckedWriting,
     UncheckedKeyAuthentication,
     actor_of,
     credentials_of,
     note_actor,
 )
 from common.api import Resource, media_type_of, read_body, spool_body
+from common.bodies import once
 from common.schema import Message, answer_example, body_example, operation, without_field
 from embeddings import embedding_jobs, searches, selectors, services
 from embeddings.api.hybrid_serializers import ModeQuery, asked_in, fused_shown
@@ -124,7 +126,8 @@ class Embeddings(Resource):
     bulk_media_types = MEDIA_TYPES
 
     # The policy decides who may read: the project may be public.
-    permission_classes = [PublicReading]
+    authentication_classes = [UncheckedKeyAuthentication]
+    permission_classes = [PublicReadingUncheckedWriting]
 
     @operation(
         "List embeddings",
@@ -168,16 +171,24 @@ class Embeddings(Resource):
     )
     def post(self, request: Request, owner: str, project: str) -> Response:
         """Store new embeddings."""
-        where: Any = {"actor": actor_of(request), "owner": owner, "handle": project}
         media_type = media_type_of(request)
+        done: list[str] | EmbeddingJob
         if media_type in MEDIA_TYPES:
-            body = partial(spool_body, request)
-            done = upload_file(**where, media_type=media_type, body=body)
+            done = upload_file(
+                actor=actor_of(request),
+                owner=owner,
+                handle=project,
+                media_type=media_type,
+                body=partial(spool_body, request),
+            )
         else:
             done = embedding_jobs.upload(
-                **where,
+                credentials_of(request),
+                owner=owner,
+                handle=project,
                 body=partial(read_body, request, others=MEDIA_TYPES),
                 in_background=prefers_async(request),
+                note=partial(note_actor, request),
             )
         if isinstance(done, EmbeddingJob):
             return accepted(done, background=prefers_async(request))
@@ -327,7 +338,7 @@ class SimilarToQuery(Similar):
     def post(self, request: Request, owner: str, project: str) -> Response:
         """Return the project's texts most similar to a vector or to some words."""
         where: Any = {"credentials": credentials_of(request), "owner": owner, "handle": project}
-        body = selectors.once(partial(read_body, request))
+        body = once(partial(read_body, request))
         if (asked := asked_in(self.query)).mode is not Mode.VECTOR:
             return self.fused(request, where, body, asked, lambda: fused_shape_in(body()))
         found = searches.shaped(

@@ -47,7 +47,7 @@ class Shaped:
 def answer(project: Project, question: Question, rests_on: Sequence[RowVersion] = ()) -> Shaped:
     """Return what a project holds for a question.
 
-    rests_on: what must still be as the caller knows it; else `store.Stale` is raised.
+    rests_on: what must still be as the caller knows it; else `Stale` is raised.
     Raises NotFound for examples that the project does not have, Invalid for those that cancel each
     other out.
     """

@@ -64,7 +64,6 @@ from embeddings.store._values import (
     Plan,
     Ranking,
     Row,
-    Stale,
     TextIdExists,
     Wanted,
 )
@@ -89,7 +88,6 @@ __all__ = [
     "Progress",
     "Ranking",
     "Row",
-    "Stale",
     "TextIdExists",
     "Wanted",
     "after",

@@ -127,7 +127,6 @@ SETTINGS: list[tuple[dict[str, Any], int]] = [
     ({"ef_search": None}, 200),
     ({"target_recall": 0.5}, 200),
     ({"target_recall": 0.999}, 200),
-    ({"search_language": "french"}, 200),
     ({"search_language": None}, 200),
     ({"m": 1}, 400),
     ({"m": 101, "ef_construction": 1000}, 400),
@@ -170,6 +169,12 @@ def test_settings_are_taken_within_their_bounds(
     else:
         assert answer["errors"]
         assert not SearchIndex.objects.exists()
+
+
+def test_a_project_whose_texts_have_a_language_is_indexed_sooner(filled: Cast) -> None:
+    answer = filled.alice.patch(INDEX, {"search_language": "french"})
+    assert (answer.status, answer["threshold_rows"]) == (200, 1_000)
+    assert answer["settings"]["search_language"] == "french"
 
 
 def test_candidates_while_building_are_at_least_twice_the_links(filled: Cast) -> None:
