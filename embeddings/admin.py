@@ -285,7 +285,7 @@ class SearchIndexAdmin(ServiceAdmin[SearchIndex]):
         return report.index
 
 
-_JOB_FIELDS = [
+_JOB_FIELDS = (
     "project",
     "user",
     "state",
@@ -298,7 +298,7 @@ _JOB_FIELDS = [
     "started_at",
     "finished_at",
     "failures_shown",
-]
+)
 
 
 @admin.register(EmbeddingJob)
