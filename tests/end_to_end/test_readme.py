@@ -16,6 +16,7 @@ README = "README.md"
 PROJECTS_API = "docs/projects-api.md"
 TEXTS = "docs/texts.md"
 FILTERS = "docs/filters.md"
+HYBRID = "docs/hybrid.md"
 RESULTS = "docs/results.md"
 
 
@@ -158,6 +159,25 @@ def test_the_lines_about_texts_embed_and_find_them(armarium: Armarium) -> None:
     by_q, by_text = map(json.loads, paste(searching, armarium, key).splitlines())
     assert [each["id"] for each in by_q["results"]] == ["n1"]
     assert [each["id"] for each in by_text["results"]] == ["n2"]
+
+
+@pytest.mark.slow
+def test_the_lines_about_searching_by_words_find_articles_and_choose_a_language(
+    armarium: Armarium,
+) -> None:
+    searching, language = lines_of("sh", HYBRID)
+    question, filtered, phrase = map(json.loads, paste(searching, armarium).splitlines())
+    assert "wiki:en:Mona_Lisa" in {each["id"] for each in question["results"]}
+    assert all(each["id"].startswith("wiki:fr:") for each in filtered["results"])
+    assert all("<mark>Mona</mark>" in each["highlight"] for each in phrase["results"])
+    for found in (question, filtered, phrase):
+        assert found["results"]
+    key = armarium.request("POST", "/v1/users", {"user_handle": "eva"})[1]["api_key"]
+    builtin = {"instance_owner": "_system", "instance_handle": "builtin"}
+    project = {"project_handle": "letters", **builtin}
+    assert armarium.request("POST", "/v1/projects/eva", project, key=key)[0] == 201
+    index = json.loads(paste(language, armarium, key))
+    assert index["settings"]["search_language"] == "french"
 
 
 @pytest.mark.slow
