@@ -167,7 +167,7 @@ def tend(project_id: int) -> None:
     with store.tending(project_id) as mine:
         if not mine:
             raise Busy
-        _give_way()
+        give_way()
         while (project := _project(project_id)) is not None:
             jobs.checkpoint()
             step = _next_step(project)
@@ -183,7 +183,7 @@ def tend(project_id: int) -> None:
                 raise
 
 
-def _give_way() -> None:
+def give_way() -> None:
     """Let requests go first on our own database's processors: nobody waits for this job."""
     if settings.EMBEDDED_POSTGRES is not None:
         with suppress(psutil.Error, OSError):
@@ -249,23 +249,30 @@ def _build(project: Project, dimensions: int) -> None:
             store.retire(building)
             return False
         store.swap(project.pk, building, sealed_segment=old)
-        current.state, current.phase, current.last_error = IndexState.INDEXED, "", ""
-        current.segment, current.building_segment = building, None
-        current.built_m, current.built_ef_construction = graph.m, graph.ef_construction
-        current.built_dimensions = dimensions
-        current.built_at = timezone.now()
-        current.measured_ef_search = current.measured_recall = None
-        current.rebuild_requested = False
-        current.save()
+        note_built(current, building, dimensions, graph)
         return True
 
-    if not _while_uploads_wait(project, swap):
+    if not while_uploads_wait(project, swap):
         log.info("index_not_wanted", project=project.pk, segment=building)
         return
     store.tidy(building)
     log.info(
         "index_built", project=project.pk, segment=building, seconds=time.monotonic() - started
     )
+
+
+def note_built(
+    index: SearchIndex, segment: int, dimensions: int, graph: store.GraphSettings
+) -> None:
+    """Say that the project is searched in a segment from now on; any other is built no longer."""
+    index.state, index.phase, index.last_error = IndexState.INDEXED, "", ""
+    index.segment, index.building_segment = segment, None
+    index.built_m, index.built_ef_construction = graph.m, graph.ef_construction
+    index.built_dimensions = dimensions
+    index.built_at = timezone.now()
+    index.measured_ef_search = index.measured_recall = None
+    index.rebuild_requested = False
+    index.save()
 
 
 def _let_uploads_end(project: Project) -> None:
@@ -284,7 +291,7 @@ def _let_uploads_end(project: Project) -> None:
 
 def _cancel(project: Project) -> None:
     """Stop building for a project that is too small by now."""
-    _while_uploads_wait(project, lambda: store.give_up(project.pk))
+    while_uploads_wait(project, lambda: store.give_up(project.pk))
 
 
 def _dissolve(project: Project, segment: int) -> None:
@@ -295,7 +302,7 @@ def _dissolve(project: Project, segment: int) -> None:
             store.dissolve(project.pk, segment)
             store.give_up(project.pk)
 
-    _while_uploads_wait(project, dissolve)
+    while_uploads_wait(project, dissolve)
     store.tidy()
 
 
@@ -369,7 +376,7 @@ def _forget_failure(project_id: int) -> None:
     failed.update(last_error="", updated_at=timezone.now())
 
 
-def _while_uploads_wait(project: Project, change: Callable[[], Result]) -> Result:
+def while_uploads_wait(project: Project, change: Callable[[], Result]) -> Result:
     """Run a change in a transaction that uploads to the project wait for; return its result.
 
     Long uploads are waited for, but only for a moment at a time, since all others queue up behind.

@@ -55,7 +55,7 @@ def store_batch(project: Project, batch: Batch) -> None:
         locked = lock_for_upload(project)
         _check(batch, locked, project, "body.embeddings[{}]".format)
         try:
-            store.insert(project.pk, locked.instance_id, **_columns(batch))
+            store.insert(project.pk, locked.instance_id, **_columns(batch, locked))
         except store.TextIdExists as error:
             raise _exists(error, batch) from error
         indexes.notice_growth(project, len(batch))
@@ -82,7 +82,7 @@ def store_parts(project: Project, parts: Callable[[], Iterator[Part]]) -> list[s
             budget.seconds += Budget().seconds * len(batch) / batches.MAXIMUM_ITEMS
             _check(batch, locked, project, partial(_row_of, numbers), budget)
             try:
-                store.insert(project.pk, locked.instance_id, **_columns(batch))
+                store.insert(project.pk, locked.instance_id, **_columns(batch, locked))
             except store.TextIdExists as error:
                 raise _exists_or_repeats(error, part, parts()) from error
             ids += batch.text_ids
@@ -139,7 +139,7 @@ def import_batch(project: Project, batch: Batch, *, replace: bool = False) -> Im
         if replace:
             refused = _refused(batch, locked, known=set())
             rows = batch.part([row for row in range(len(batch)) if row not in refused])
-            created = store.put_all(project.pk, locked.instance_id, **_columns(rows))
+            created = store.put_all(project.pk, locked.instance_id, **_columns(rows, locked))
             indexes.notice_growth(project, len(rows))
             return Imported(created, len(rows) - created, 0, refused)
         while True:
@@ -153,7 +153,7 @@ def import_batch(project: Project, batch: Batch, *, replace: bool = False) -> Im
                 ]
             )
             try:
-                store.insert(project.pk, locked.instance_id, **_columns(rows))
+                store.insert(project.pk, locked.instance_id, **_columns(rows, locked))
             except store.TextIdExists:
                 # Somebody else stored some of them since we looked.
                 continue
@@ -161,8 +161,9 @@ def import_batch(project: Project, batch: Batch, *, replace: bool = False) -> Im
             return Imported(len(rows), 0, len(known), refused)
 
 
-def _columns(batch: Batch) -> dict[str, Any]:
+def _columns(batch: Batch, locked: Locked) -> dict[str, Any]:
     return {
+        "model_id": locked.model_id,
         "text_ids": batch.text_ids,
         "vectors": batch.vectors,
         "texts": batch.texts,
@@ -199,6 +200,7 @@ def put_embedding(
             vector=batch.vectors[0],
             text=batch.texts[0],
             metadata=batch.metadata_json[0],
+            model_id=locked.model_id,
         )
         row = store.get(project.pk, [text_id])
         indexes.notice_growth(project, 1)

@@ -170,13 +170,14 @@ def count_embeddings(project: Project) -> None:
 class Locked:
     """What an upload must agree with, held until its transaction ends.
 
-    dimensions: of the project's instance.
+    dimensions, model_id: of the project's instance.
     metadata_schema: "" for none.
     """
 
     instance_id: int
     dimensions: int
     metadata_schema: str
+    model_id: int
 
 
 def lock_for_upload(project: Project) -> Locked:
@@ -193,7 +194,7 @@ def lock_for_upload(project: Project) -> Locked:
     return Locked(*row)
 
 
-def _locked_row(project: Project) -> tuple[int, int, str] | None:
+def _locked_row(project: Project) -> tuple[int, int, str, int] | None:
     with connection.cursor() as cursor:
         # FOR KEY SHARE conflicts with FOR UPDATE only, which is what changes take that uploads must
         # not overlap. Sharers of a row lock do not queue behind who waits to change the row; those
@@ -201,7 +202,8 @@ def _locked_row(project: Project) -> tuple[int, int, str] | None:
         cursor.execute(
             """
             WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(%s))
-            SELECT project.instance_id, instance.dimensions, project.metadata_schema
+            SELECT project.instance_id, instance.dimensions, project.metadata_schema,
+                instance.embedding_model_id
             FROM turn, projects_project project
             JOIN llm_services_instance instance ON instance.id = project.instance_id
             WHERE project.id = %s AND project.owner_id = %s
@@ -209,7 +211,7 @@ def _locked_row(project: Project) -> tuple[int, int, str] | None:
             """,
             [project.pk, project.pk, project.owner_id],
         )
-        return cast("tuple[int, int, str] | None", cursor.fetchone())
+        return cast("tuple[int, int, str, int] | None", cursor.fetchone())
 
 
 def wait_for_uploads(project: Project) -> None:

@@ -5,11 +5,12 @@ The id of a text is the whole rest of the path, decoded once: it may hold slashe
 
 from django.urls import path, re_path
 
-from embeddings.api import filter_views, index_views, views
+from embeddings.api import filter_views, index_views, reembedding_views, views
 
 _REST = r"(?P<owner>[^/]+)/(?P<project>[^/]+)/(?P<text_id>(?s:.+))\Z"
 
 _PROJECT = "embeddings/<str:owner>/<str:project>"
+_REEMBEDDING = "projects/<str:owner>/<str:project>/reembedding"
 
 urlpatterns = [
     path(_PROJECT, views.Embeddings.as_view()),
@@ -23,6 +24,13 @@ urlpatterns = [
     re_path(rf"^similars/{_REST}", views.SimilarToText.as_view()),
     path("projects/<str:owner>/<str:project>/index", index_views.Index.as_view()),
     path("projects/<str:owner>/<str:project>/index/rebuild", index_views.Rebuild.as_view()),
+    path(_REEMBEDDING, reembedding_views.Reembedding.as_view()),
+    path(f"{_REEMBEDDING}/estimate", reembedding_views.Estimate.as_view()),
+    path(f"{_REEMBEDDING}/comparison", reembedding_views.Comparison.as_view()),
+    path(f"{_REEMBEDDING}/pause", reembedding_views.Pause.as_view()),
+    path(f"{_REEMBEDDING}/resume", reembedding_views.Resume.as_view()),
+    path(f"{_REEMBEDDING}/switch", reembedding_views.Switch.as_view()),
+    path(f"{_REEMBEDDING}/rollback", reembedding_views.Rollback.as_view()),
     path("admin/sanity-check", views.SanityCheck.as_view()),
     path("admin/footgun", views.Reset.as_view()),
 ]
