@@ -25,6 +25,34 @@ def _drop_noise(logger: Any, method: str, event: Any) -> Any:
     return event
 
 
+def direct_logger(name: str, *, level: str, as_json: bool) -> Any:
+    """Return a logger whose lines look like all others and skip the standard library on their way.
+
+    For the line of each search: records, handlers and formatters would take a tenth of its time.
+    """
+    return structlog.wrap_logger(
+        structlog.WriteLogger(sys.__stderr__),
+        processors=[
+            structlog.processors.add_log_level,
+            _shared[-1],
+            _renderer(as_json=as_json),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+    ).bind(logger=name)
+
+
+def _renderer(*, as_json: bool) -> Any:
+    """Return what writes an event as a line; none lets a newline in input forge a second one."""
+    if as_json:
+        return structlog.processors.JSONRenderer()
+    if sys.stderr.isatty():
+        return structlog.dev.ConsoleRenderer(colors=False, repr_native_str=True)
+    # Nobody watches, so lines need not be aligned: that takes a tenth of a search's time.
+    return structlog.processors.LogfmtRenderer(
+        key_order=["timestamp", "level", "event"], bool_as_flag=False
+    )
+
+
 def logging_settings(*, level: str, as_json: bool) -> dict[str, Any]:
     """Return Django's LOGGING and configure structlog to feed it.
 
@@ -45,17 +73,7 @@ def logging_settings(*, level: str, as_json: bool) -> dict[str, Any]:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=True,
     )
-    # Neither lets a newline in input forge a second line.
-    renderer: Any
-    if as_json:
-        renderer = structlog.processors.JSONRenderer()
-    elif sys.stderr.isatty():
-        renderer = structlog.dev.ConsoleRenderer(colors=False, repr_native_str=True)
-    else:
-        # Nobody watches, so lines need not be aligned: that takes a tenth of a search's time.
-        renderer = structlog.processors.LogfmtRenderer(
-            key_order=["timestamp", "level", "event"], bool_as_flag=False
-        )
+    renderer = _renderer(as_json=as_json)
     return {
         "version": 1,
         "disable_existing_loggers": False,

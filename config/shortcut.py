@@ -15,7 +15,6 @@ import io
 import uuid
 from typing import Any
 
-import structlog
 from django.conf import settings
 from django.db import Error
 
@@ -25,6 +24,7 @@ from common import json
 from common.api import read_query
 from common.bodies import JSON
 from common.errors import DomainError
+from config.logs import direct_logger
 from config.request_log import address_in
 from embeddings import selectors
 from embeddings.api.serializers import SimilarQuery, ranking, wanted
@@ -37,7 +37,11 @@ _PREFIX = "/v1/similars/"
 _LARGEST_BODY = 1024**2
 _MOST_HOSTS = 64
 
-log = structlog.get_logger("django_structlog.middlewares.request")
+_log = direct_logger(
+    "django_structlog.middlewares.request",
+    level=settings.LOG_LEVEL,
+    as_json=settings.LOG_AS_JSON,
+)
 
 
 class Shortcut:
@@ -78,7 +82,7 @@ class Shortcut:
         if found is None:
             return None
         content = json.render(ranking(found))
-        _log(environ, found)
+        _note(environ, found)
         return [*self._headers, ("Content-Length", str(len(content)))], content
 
 
@@ -118,12 +122,12 @@ def _body(environ: Environ) -> bytes | None:
     return body if len(body) == int(length) else None
 
 
-def _log(environ: Environ, found: selectors.Found) -> None:
+def _note(environ: Environ, found: selectors.Found) -> None:
     """Log the answer as `config.request_log` does."""
     query = environ.get("QUERY_STRING", "")
     path = environ["PATH_INFO"] + (f"?{query}" if query else "")
     user = found.actor.user
-    log.info(
+    _log.info(
         "request_finished",
         code=200,
         request=f"POST {path}",

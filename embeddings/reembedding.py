@@ -28,7 +28,7 @@ from embeddings import indexes, store
 from embeddings.indexes import Busy
 from embeddings.models import ProjectModel, Reembedding, ReembeddingState, SearchIndex
 from embeddings.store import Wanted
-from llm_services.embedding import digest_of, embed_documents, provider_of
+from llm_services.embedding import digest_of, embed_documents, is_local
 from llm_services.models import Instance
 from llm_services.providers import TextRefused
 from llm_services.selectors import usable_instance
@@ -407,7 +407,7 @@ def _embed_lacking(reembedding: Reembedding) -> bool:
         jobs.checkpoint()
         instance = _instance_to_use(reembedding)
         if not size:
-            size = _LOCAL_PIECE if provider_of(instance).is_local else _PIECE
+            size = _LOCAL_PIECE if is_local(instance) else _PIECE
             texts = texts[:size]
         if not _embed(reembedding, instance, texts):
             return False
@@ -479,7 +479,9 @@ def _switch(reembedding: Reembedding) -> None:
         segment = None
         dimensions = reembedding.instance.dimensions
         project = reembedding.project
-        if store.count(project.pk) >= indexes.threshold_rows(dimensions):
+        index = SearchIndex.objects.filter(project=project).first()
+        language = None if index is None else index.search_language
+        if store.count(project.pk) >= indexes.rows_for_index(dimensions, language):
             segment = _build(reembedding, dimensions)
         for round_ in range(_ROUNDS + 1):
             if not _embed_lacking(reembedding):
@@ -512,7 +514,7 @@ def _build(reembedding: Reembedding, dimensions: int) -> int | None:
     index = SearchIndex.objects.get(project=project_id)
     segment = int(current.building_segment)
     store.copy_exchanged(project_id, segment, reembedding.generation, sealed_segment=index.segment)
-    store.index(segment, dimensions, _graph(index))
+    store.index(segment, dimensions, _graph(index), index.search_language)
     return segment
 
 

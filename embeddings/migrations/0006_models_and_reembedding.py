@@ -58,7 +58,7 @@ ALTER TABLE embeddings_embedding DROP COLUMN model_id;
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("embeddings", "0003_default_times"),
+        ("embeddings", "0005_search_language"),
         ("llm_services", "0005_embedding_model"),
         ("projects", "0003_default_projects"),
     ]
