@@ -49,10 +49,10 @@ _LOST_AFTER = timedelta(minutes=2)
 # --- Asking for one -------------------------------------------------------------------------------
 def upload(
     *, actor: Actor, owner: str, handle: str, body: Callable[[], bytes], in_background: bool
-) -> list[str] | EmbeddingJob:
+) -> services.Stored | EmbeddingJob:
     """Store the new embeddings of a JSON body: all of them or none.
 
-    Return their ids in order; or the job that embeds the texts without a vector, where those are
+    Return what was stored; or the job that embeds the texts without a vector, where those are
     too many for one request or the caller wants it.
 
     body: reads the request; called once the actor is known to be allowed to write.
@@ -69,8 +69,7 @@ def upload(
         batch = texts.embedded(project.instance, batch, services.in_batch)
         # The provider may have taken its time.
         services.project_to_edit(actor, owner, handle)
-    services.store_batch(project, batch)
-    return batch.text_ids
+    return services.store_batch(project, batch)
 
 
 @retry_conflicts

@@ -412,7 +412,7 @@ def _embed_lacking(reembedding: Reembedding) -> bool:
         if not _embed(reembedding, instance, texts):
             return False
         after = texts[-1][0]
-    return _mine(reembedding).exists()
+    return bool(_mine(reembedding).exists())
 
 
 def _embed(reembedding: Reembedding, instance: Instance, texts: list[tuple[str, str]]) -> bool:

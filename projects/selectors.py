@@ -1,6 +1,6 @@
 """Finds projects that somebody may see."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
@@ -144,6 +144,15 @@ def grouped_in(projects: Iterable[Project]) -> dict[type[Model], int]:
     """Return how many rows of each such model the projects hold together."""
     keys = [project.pk for project in projects]
     return {model: model._default_manager.filter(project__in=keys).count() for model in grouped}
+
+
+# What higher apps have to say about a project to those who look at it, in sentences.
+remarks: list[Callable[[Project], list[str]]] = []
+
+
+def warnings_about(project: Project) -> list[str]:
+    """Return what is to be said about a project."""
+    return [sentence for remark in remarks for sentence in remark(project)]
 
 
 class _CountOfEmbeddings(Func):

@@ -30,6 +30,7 @@ from embeddings.store._lexical import (
     matching,
     resembling,
 )
+from embeddings.store._models import has_model, rows_by_model, sample_vectors
 from embeddings.store._parts import REMEMBER_FOR_S, Parts, forget, forget_all, look, parts_of
 from embeddings.store._reading import (
     after,
@@ -73,6 +74,7 @@ from embeddings.store._values import (
     GROWING_SEGMENT,
     Exclusion,
     Hit,
+    Matrix,
     Plan,
     Ranking,
     Row,
@@ -95,6 +97,7 @@ __all__ = [
     "Hit",
     "Incomplete",
     "Match",
+    "Matrix",
     "Parts",
     "Plan",
     "Progress",
@@ -128,6 +131,7 @@ __all__ = [
     "growing",
     "growing_by_project",
     "has_graph",
+    "has_model",
     "has_words",
     "index",
     "index_words",
@@ -154,7 +158,9 @@ __all__ = [
     "remove_matching",
     "resembling",
     "retire",
+    "rows_by_model",
     "sample",
+    "sample_vectors",
     "seal",
     "sealed",
     "size_of",

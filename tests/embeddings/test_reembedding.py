@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from embeddings import reembedding
 from embeddings.models import Reembedding
+from llm_services.embedding import embed_documents
 from llm_services.models import Instance
 from tests.answers import assert_refused
 from tests.embeddings import large
@@ -188,7 +189,7 @@ def test_pausing_and_resuming(
     upload(cast, *(f"text {n}" for n in range(9)))
     monkeypatch.setattr(reembedding, "_PIECE", 4)
     begin(cast)
-    real = reembedding.embed_documents
+    real = embed_documents
     pieces: list[int] = []
 
     def pausing(instance: Instance, texts: list[str]) -> Any:
