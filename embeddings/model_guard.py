@@ -12,8 +12,7 @@ for what real models give.
 
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 
 import numpy as np
 from cachetools import LRUCache
@@ -23,6 +22,7 @@ from embeddings.models import ProjectModel
 from embeddings.store import Matrix
 from llm_services.models import EmbeddingModel
 from projects.models import Project
+from projects.selectors import Locked
 
 # Fewer vectors, or fewer dimensions, say too little.
 FEWEST = 20
@@ -38,53 +38,40 @@ _KNOWN_FOR_S = 600.0
 _MOST_BYTES = 32 * 1024**2
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What this process knows of a project's vectors, if a model makes those that come.
-
-    others: other models that made some of them.
-    sample: float32 of shape (n, dimensions); None where nobody has looked yet.
-    """
-
-    since: float
-    others: Sequence[int]
-    sample: Matrix | None
-
-    @property
-    def bytes(self) -> int:
-        """Return about how much memory it takes."""
-        return 500 + (0 if self.sample is None else self.sample.nbytes)
-
-
-_known: LRUCache[tuple[int, int], _Known] = LRUCache(
-    _MOST_BYTES, getsizeof=lambda known: known.bytes
+# Vectors of some projects, and since when this process knows them.
+_samples: LRUCache[int, tuple[float, Matrix]] = LRUCache(
+    _MOST_BYTES, getsizeof=lambda known: known[1].nbytes
 )
 _lock = threading.Lock()
 
 
 def forget_all() -> None:
-    """Look again at every project."""
+    """Look again at the vectors of every project."""
     with _lock:
-        _known.clear()
+        _samples.clear()
 
 
-def notice(project: Project, model_id: int, vectors: Matrix) -> list[str]:
-    """Note that a model makes vectors of a project; return what is odd about them, in sentences.
+def notice(project: Project, locked: Locked, vectors: Matrix) -> list[str]:
+    """Note which model makes new vectors of a project; return what is odd about them.
 
-    vectors: float32 of shape (n, dimensions), not stored yet. Looks at the project once in some
-    minutes; otherwise nothing is asked of the database.
+    locked: the project, which the caller holds. vectors: float32 of shape (n, dimensions), not
+    stored yet. Asks the database when a model is new to the project, and once in some minutes.
     """
-    known = _look(project, model_id, wants_sample=_tell_anything(vectors))
-    warnings = [_other_model(project, each) for each in known.others]
-    if known.sample is not None and _tell_anything(known.sample) and _tell_anything(vectors):
-        warnings += _oddities(project, vectors, known.sample)
+    if locked.model_id not in locked.models_used:
+        row = ProjectModel(project=project, model_id=locked.model_id)
+        ProjectModel.objects.bulk_create([row], ignore_conflicts=True)
+    warnings = _other_models(project, set(locked.models_used) - {locked.model_id})
+    if _tell_anything(vectors):
+        sample = _sample_of(project)
+        if _tell_anything(sample):
+            warnings += _oddities(project, vectors, sample)
     return warnings
 
 
 def warnings_about(project: Project) -> list[str]:
     """Return what is to be said about the models of a project's vectors."""
-    current = project.instance.embedding_model_id
-    return [_other_model(project, each) for each in _others(project, current)]
+    noted = ProjectModel.objects.filter(project=project).values_list("model_id", flat=True)
+    return _other_models(project, set(noted) - {project.instance.embedding_model_id})
 
 
 def sanity_warnings(project: Project) -> list[str]:
@@ -93,7 +80,7 @@ def sanity_warnings(project: Project) -> list[str]:
     rows = store.rows_by_model(project.pk)
     names = EmbeddingModel.objects.in_bulk([each for each in rows if each is not None])
     warnings = [
-        f"{rows[each]} embeddings were made by the model {names[each]}, its LLM service has "
+        f"{rows[each]} embeddings were made by the model {names[each].model}, its LLM service has "
         f"{project.instance.model} now"
         for each in sorted(names)
         if each != current
@@ -108,44 +95,33 @@ def sanity_warnings(project: Project) -> list[str]:
 
 
 # --- What is known --------------------------------------------------------------------------------
-def _look(project: Project, model_id: int, *, wants_sample: bool) -> _Known:
-    name = (project.pk, model_id)
+def _sample_of(project: Project) -> Matrix:
     with _lock:
-        known = _known.get(name)
-    is_fresh = known is not None and time.monotonic() - known.since < _KNOWN_FOR_S
-    if known is not None and is_fresh and (known.sample is not None or not wants_sample):
-        return known
-    others = known.others if known is not None and is_fresh else None
-    is_noted = True
-    if others is None:
-        is_noted = ProjectModel.objects.filter(project=project, model_id=model_id).exists()
-        if not is_noted:
-            row = ProjectModel(project=project, model_id=model_id)
-            ProjectModel.objects.bulk_create([row], ignore_conflicts=True)
-        others = _others(project, model_id)
-    sample = None
-    if wants_sample:
-        sample = store.sample_vectors(project.pk, project.instance.dimensions, _SAMPLE)
-    found = _Known(time.monotonic(), others, sample)
-    # What was written a moment ago may be undone, and a few vectors will be more soon.
-    if is_noted and (sample is None or _tell_anything(sample)):
+        known = _samples.get(project.pk)
+    dimensions = project.instance.dimensions
+    if known is not None:
+        since, sample = known
+        if time.monotonic() - since < _KNOWN_FOR_S and sample.shape[1] == dimensions:
+            return sample
+    sample = store.sample_vectors(project.pk, dimensions, _SAMPLE)
+    # A few vectors will be more soon.
+    if _tell_anything(sample):
         with _lock:
-            _known[name] = found
-    return found
+            _samples[project.pk] = (time.monotonic(), sample)
+    return sample
 
 
-def _others(project: Project, model_id: int) -> list[int]:
-    """Return the other models that made vectors of the project."""
-    noted = ProjectModel.objects.filter(project=project).exclude(model_id=model_id)
+def _other_models(project: Project, noted: Collection[int]) -> list[str]:
+    """Return a sentence on each of the models that are noted and have made stored vectors."""
+    if not noted:
+        return []
+    models = EmbeddingModel.objects.filter(pk__in=noted).order_by("pk")
     return [
-        each
-        for each in noted.order_by("pk").values_list("model_id", flat=True)
-        if store.has_model(project.pk, each)
+        _other_model(project, model) for model in models if store.has_model(project.pk, model.pk)
     ]
 
 
-def _other_model(project: Project, model_id: int) -> str:
-    model = EmbeddingModel.objects.get(pk=model_id)
+def _other_model(project: Project, model: EmbeddingModel) -> str:
     instance = project.instance
     where = ""
     if (model.model, model.dimensions) == (instance.model, instance.dimensions):

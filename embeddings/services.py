@@ -51,7 +51,7 @@ def store_batch(project: Project, batch: Batch) -> Stored:
     with transaction.atomic():
         locked = lock_for_upload(project)
         _check(batch, locked, project, in_batch)
-        warnings = model_guard.notice(project, locked.model_id, batch.vectors)
+        warnings = model_guard.notice(project, locked, batch.vectors)
         try:
             store.insert(project.pk, locked.instance_id, **_columns(batch, locked))
         except store.TextIdExists as error:
@@ -123,7 +123,7 @@ def store_parts(project: Project, parts: Callable[[], Iterator[Part]]) -> Stored
             _check(batch, locked, project, partial(_row_of, numbers), budget)
             if not ids:
                 # The first of them stand for all: an upload comes out of one program.
-                warnings = model_guard.notice(project, locked.model_id, batch.vectors)
+                warnings = model_guard.notice(project, locked, batch.vectors)
             try:
                 store.insert(project.pk, locked.instance_id, **_columns(batch, locked))
             except store.TextIdExists as error:
@@ -188,7 +188,7 @@ def import_batch(project: Project, batch: Batch, *, replace: bool = False) -> Im
     with transaction.atomic():
         locked = lock_for_upload(project)
         _check_dimensions(batch, locked, project)
-        warnings = model_guard.notice(project, locked.model_id, batch.vectors)
+        warnings = model_guard.notice(project, locked, batch.vectors)
         if replace:
             refused = _refused(batch, locked, known=set())
             rows = batch.part([row for row in range(len(batch)) if row not in refused])
@@ -257,7 +257,7 @@ def put_embedding(
     with transaction.atomic():
         locked = lock_for_upload(project)
         _check(batch, locked, project, _in_body)
-        model_guard.notice(project, locked.model_id, batch.vectors)
+        model_guard.notice(project, locked, batch.vectors)
         created = store.put(
             project.pk,
             locked.instance_id,

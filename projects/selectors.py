@@ -181,12 +181,14 @@ class Locked:
 
     dimensions, model_id: of the project's instance.
     metadata_schema: "" for none.
+    models_used: by number, those that have made embeddings of the project.
     """
 
     instance_id: int
     dimensions: int
     metadata_schema: str
     model_id: int
+    models_used: list[int]
 
 
 def lock_for_upload(project: Project) -> Locked:
@@ -203,7 +205,7 @@ def lock_for_upload(project: Project) -> Locked:
     return Locked(*row)
 
 
-def _locked_row(project: Project) -> tuple[int, int, str, int] | None:
+def _locked_row(project: Project) -> tuple[int, int, str, int, list[int]] | None:
     with connection.cursor() as cursor:
         # FOR KEY SHARE conflicts with FOR UPDATE only, which is what changes take that uploads must
         # not overlap. Sharers of a row lock do not queue behind who waits to change the row; those
@@ -212,7 +214,7 @@ def _locked_row(project: Project) -> tuple[int, int, str, int] | None:
             """
             WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(%s))
             SELECT project.instance_id, instance.dimensions, project.metadata_schema,
-                instance.embedding_model_id
+                instance.embedding_model_id, embeddings_models_used(project.id)
             FROM turn, projects_project project
             JOIN llm_services_instance instance ON instance.id = project.instance_id
             WHERE project.id = %s AND project.owner_id = %s
@@ -220,7 +222,7 @@ def _locked_row(project: Project) -> tuple[int, int, str, int] | None:
             """,
             [project.pk, project.pk, project.owner_id],
         )
-        return cast("tuple[int, int, str, int] | None", cursor.fetchone())
+        return cast("tuple[int, int, str, int, list[int]] | None", cursor.fetchone())
 
 
 def wait_for_uploads(project: Project) -> None:

@@ -18,6 +18,11 @@ ALTER TABLE embeddings_projectmodel ADD CONSTRAINT embeddings_projectmodel_proje
 ALTER TABLE embeddings_reembedding ADD CONSTRAINT embeddings_reembedding_project
     FOREIGN KEY (project_id) REFERENCES projects_project (id) ON DELETE CASCADE;
 
+-- Which models have made embeddings of a project; some of these may be gone by now.
+CREATE FUNCTION embeddings_models_used(project bigint) RETURNS bigint[] LANGUAGE sql STABLE AS $$
+    SELECT ARRAY(SELECT model_id FROM embeddings_projectmodel WHERE project_id = project)
+$$;
+
 -- Not searched by similarity, so it has no graph. A text is told by its SHA-256: where it is
 -- another by now, the vector is of no use.
 CREATE TABLE embeddings_vectoraside (
@@ -47,6 +52,7 @@ CREATE TRIGGER embeddings_reembedding_deleted AFTER DELETE ON embeddings_reembed
 """
 
 BACKWARD = """
+DROP FUNCTION embeddings_models_used(bigint);
 DROP TRIGGER embeddings_reembedding_deleted ON embeddings_reembedding;
 DROP FUNCTION embeddings_reembedding_deleted();
 DROP TABLE embeddings_vectoraside;

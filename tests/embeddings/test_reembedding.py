@@ -94,6 +94,8 @@ def test_texts_are_embedded_aside_each_once(cast: Cast, server: Server, instance
 
 def test_the_switch_changes_vectors_and_instance_at_once(ready: Cast) -> None:
     before = ready.alice.get(f"{LETTERS}/t01").body
+    search = {"vector": [1, 2, 3]}
+    assert ready.rita.post("/v1/similars/alice/letters", search).status == 200
     assert step(ready, "switch")["state"] == "switched"
     assert stored(ready) == {
         f"t{n:02}": pytest.approx(vector_of(text).tolist()) for n, text in enumerate("abc")
@@ -108,7 +110,7 @@ def test_the_switch_changes_vectors_and_instance_at_once(ready: Cast) -> None:
     query = {"vector": vector_of("b").tolist()}
     hits = ready.rita.post("/v1/similars/alice/letters", query)["results"]
     assert (hits[0]["id"], hits[0]["similarity"]) == ("t01", pytest.approx(1, abs=1e-6))
-    assert ready.rita.post("/v1/similars/alice/letters", {"vector": [1, 2, 3]}).status == 400
+    assert ready.rita.post("/v1/similars/alice/letters", search).status == 400
     new = item("t09", [1, 2, 3, 4], instance_handle="small")
     assert ready.alice.post(LETTERS, {"embeddings": [new]}).status == 201
 

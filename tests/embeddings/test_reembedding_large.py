@@ -1,11 +1,15 @@
 """Large projects change their model by a new segment, while people upload and workers die."""
 
+import threading
 from typing import Any
 
 import pytest
+from django.db import connections
 
 from embeddings import indexes, reembedding, store
+from projects import access
 from projects.models import Project
+from tests.answers import assert_refused
 from tests.embeddings import large
 from tests.jobs import run_jobs
 from tests.llm_services.providers.conftest import Serve, instance_of, serve, server
@@ -22,8 +26,8 @@ pytestmark = [
 @pytest.fixture
 def indexed_shelf(shelf: large.Shelf, server: Server) -> large.Shelf:
     """Return a project with an index, and an instance of four dimensions beside it."""
-    for row in range(320):
-        shelf.upload([row], text=f"text {row}")
+    items = [shelf.item(row, text=f"text {row}") for row in range(320)]
+    assert shelf.owner.post(shelf.embeddings, {"embeddings": items}).status == 201
     assert shelf.tended()["state"] == "indexed"
     instance_of(server)
     return shelf
@@ -145,3 +149,57 @@ def test_cancelling_while_it_is_built(
     monkeypatch.setattr(indexes, "GRACE_S", 0.0)
     indexes.drop_retired()
     assert len(large.segments()) == 1
+
+
+def test_a_search_that_begins_before_the_switch(
+    indexed_shelf: large.Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = indexed_shelf
+    assert shelf.owner.post(PATH, {"instance_handle": "small"}).status == 202
+    run_jobs()
+    real, calls = access.look_up, []
+
+    def look_up(*arguments: Any, **keywords: Any) -> access.Access:
+        found = real(*arguments, **keywords)
+        calls.append(found.project.instance.dimensions)
+        if len(calls) == 1:
+            assert shelf.owner.post(f"{PATH}/switch").status == 202
+            run_jobs()
+        return found
+
+    monkeypatch.setattr(access, "look_up", look_up)
+    answer = shelf.owner.post(shelf.similars, {"vector": large.vectors(64)[0].tolist()})
+    assert_refused(answer, 400, location="body.vector")
+    assert calls == [64, DIMENSIONS]
+
+
+def test_readers_see_all_old_vectors_or_all_new_ones(
+    indexed_shelf: large.Shelf, settings: Any
+) -> None:
+    shelf = indexed_shelf
+    settings.INDEX_THRESHOLD = 300 * DIMENSIONS
+    assert shelf.owner.post(PATH, {"instance_handle": "small"}).status == 202
+    run_jobs()
+    assert shelf.owner.post(f"{PATH}/switch").status == 202
+    seen: list[set[int]] = []
+    done = threading.Event()
+
+    def read() -> None:
+        try:
+            while not done.is_set():
+                page = shelf.owner.get(f"{shelf.embeddings}?limit=200")
+                assert page.status == 200, page.body
+                seen.append({len(each["vector"]) for each in page["embeddings"]})
+        finally:
+            connections.close_all()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        reembedding.advance(shelf.row.pk)
+    finally:
+        done.set()
+        reader.join()
+    assert shelf.owner.get(PATH)["state"] == "switched"
+    assert len(seen) > 1
+    assert all(each in ({64}, {DIMENSIONS}) for each in seen)
