@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote_plus
 
 import orjson
-from django.db import DataError, InterfaceError, OperationalError
+from django.db import InterfaceError, OperationalError
 
 from accounts.authentication import Credentials
 from accounts.policy import Actor, Level, is_granted, require_admin
@@ -405,12 +405,12 @@ def _searching(
             if not is_lost():
                 raise
     fresh = access.look_up(credentials, owner=owner, handle=handle)
-    try:
-        return Found(fresh.actor, fresh.project, search(fresh.project, ()))
-    except DataError:
-        # At this moment the project got vectors of other dimensions; now it is another search.
-        fresh = access.look_up(credentials, owner=owner, handle=handle)
-        return Found(fresh.actor, fresh.project, search(fresh.project, ()))
+    with suppress(store.Stale):
+        return Found(fresh.actor, fresh.project, search(fresh.project, fresh.rests_on))
+    # Something has changed at this very moment, such as the project's model: it may be another
+    # search now.
+    fresh = access.look_up(credentials, owner=owner, handle=handle)
+    return Found(fresh.actor, fresh.project, search(fresh.project, ()))
 
 
 def explanation_of(found: Found) -> Explanation:

@@ -169,7 +169,7 @@ def test_a_search_that_begins_before_the_switch(
 
     monkeypatch.setattr(access, "look_up", look_up)
     answer = shelf.owner.post(shelf.similars, {"vector": large.vectors(64)[0].tolist()})
-    assert_refused(answer, 400, location="body.vector")
+    assert_refused(answer, 400, says="4")
     assert calls == [64, DIMENSIONS]
 
 
