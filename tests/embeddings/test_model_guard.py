@@ -96,7 +96,7 @@ def turned(vectors: npt.NDArray[Any], seed: int = 1) -> npt.NDArray[np.float32]:
     """Return vectors as an unrelated model of the same quality would make them."""
     rng = np.random.default_rng(seed)
     rotation, _ = np.linalg.qr(rng.standard_normal((vectors.shape[1],) * 2))
-    return (vectors @ rotation).astype(np.float32)
+    return np.asarray(vectors @ rotation, dtype=np.float32)
 
 
 def test_other_languages_of_the_same_model_are_no_reason(shelf: large.Shelf) -> None:
