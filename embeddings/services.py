@@ -16,6 +16,7 @@ from accounts.policy import Actor, Level, require_admin
 from common.database import retry_conflicts
 from common.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from common.handles import SYSTEM
+from common.versions import RowVersion
 from embeddings import batches, indexes, model_guard, store, texts
 from embeddings.batches import Batch, Expected
 from embeddings.files import Part
@@ -45,11 +46,14 @@ class Stored:
 
 
 @retry_conflicts
-def store_batch(project: Project, batch: Batch) -> Stored:
-    """Store new embeddings in a project: all of them or none; raise Conflict or Invalid."""
+def store_batch(project: Project, batch: Batch, rests_on: Sequence[RowVersion] = ()) -> Stored:
+    """Store new embeddings in a project: all of them or none; raise Conflict or Invalid.
+
+    rests_on: what must still be as the caller knows it; else Stale is raised.
+    """
     _refuse_repeated(batch)
     with transaction.atomic():
-        locked = lock_for_upload(project)
+        locked = lock_for_upload(project, rests_on)
         _check(batch, locked, project, in_batch)
         warnings = model_guard.notice(project, locked, batch.vectors)
         try:

@@ -78,7 +78,6 @@ from embeddings.store._values import (
     Plan,
     Ranking,
     Row,
-    Stale,
     TextIdExists,
     Wanted,
 )
@@ -103,7 +102,6 @@ __all__ = [
     "Progress",
     "Ranking",
     "Row",
-    "Stale",
     "TextIdExists",
     "Texts",
     "Wanted",
