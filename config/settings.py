@@ -235,6 +235,7 @@ _TAGS = {
         ("Embedding jobs", "Texts that are embedded in the background."),
         ("Similarity search", "By words, by a vector, or by a stored text."),
         ("Search index", "How large projects are searched quickly."),
+        ("Re-embedding", "Changing the model of a project."),
         ("Sharing", "Readers, editors, and a new owner for a project."),
         ("LLM services", "The models that make an owner's vectors."),
         ("LLM service definitions", "Templates of LLM services."),

@@ -8,10 +8,13 @@ class EmbeddingsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Guard the dimensions of stored embeddings."""
+        """Guard the dimensions and the models of stored embeddings."""
+        from embeddings.model_guard import warnings_about
         from embeddings.services import refuse_new_dimensions, refuse_other_dimensions
         from llm_services.services import before_dimensions_change
+        from projects.selectors import remarks
         from projects.services import before_instance_change
 
+        remarks.append(warnings_about)
         before_dimensions_change.append(refuse_new_dimensions)
         before_instance_change.append(refuse_other_dimensions)

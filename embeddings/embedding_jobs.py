@@ -58,10 +58,10 @@ def upload(
     body: Callable[[], bytes],
     in_background: bool,
     note: Callable[[Actor], None],
-) -> list[str] | EmbeddingJob:
+) -> services.Stored | EmbeddingJob:
     """Store the new embeddings of a JSON body: all of them or none.
 
-    Return the ids in order; or the job that embeds the texts without a vector, where those are too
+    Return what was stored; or the job that embeds the texts without a vector, where those are too
     many for one request or the caller wants it.
 
     body: reads the request; called once the actor is known to be allowed to write.
@@ -78,8 +78,7 @@ def upload(
         try:
             batch = batches.parse_batch(content(), services.expected_by(known.project))
             if not batch.to_embed:
-                services.store_batch(known.project, batch, known.rests_on)
-                return batch.text_ids
+                return services.store_batch(known.project, batch, known.rests_on)
         except Stale:
             pass
         except DomainError as error:
@@ -93,7 +92,7 @@ def upload(
 
 def _upload(
     actor: Actor, project: Project, body: Callable[[], bytes], *, in_background: bool
-) -> list[str] | EmbeddingJob:
+) -> services.Stored | EmbeddingJob:
     batch = batches.parse_batch(body(), services.expected_by(project))
     if batch.to_embed:
         services.check_batch(project, batch)
@@ -103,8 +102,7 @@ def _upload(
         batch = texts.embedded(project.instance, batch, services.in_batch)
         # The provider may have taken its time.
         services.project_to_edit(actor, project.owner.handle, project.handle)
-    services.store_batch(project, batch)
-    return batch.text_ids
+    return services.store_batch(project, batch)
 
 
 @retry_conflicts

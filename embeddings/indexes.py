@@ -75,7 +75,7 @@ def threshold_rows(dimensions: int) -> int:
     return max(1, int(settings.INDEX_THRESHOLD) // dimensions)
 
 
-def _threshold(dimensions: int, language: str | None) -> int:
+def rows_for_index(dimensions: int, language: str | None) -> int:
     """Return from how many rows on a project has an index, if its texts are in a language."""
     rows = threshold_rows(dimensions)
     return rows if language is None else min(rows, _WORDS_FROM)
@@ -107,7 +107,7 @@ def notice_growth(project: Project, rows: int) -> None:
     parts = store.parts_of(project.pk)
     limit = SEAL_FROM
     if parts.segment is None:
-        limit = _threshold(project.instance.dimensions, parts.language)
+        limit = rows_for_index(project.instance.dimensions, parts.language)
     if store.growing(project.pk, at_most=limit) >= limit:
         _asked[project.pk] = time.monotonic()
         ask(project.pk)
@@ -144,7 +144,7 @@ def wanting() -> list[int]:
         index = indexes.get(project_id)
         sealed = index is not None and index.segment is not None
         language = None if index is None else index.search_language
-        limit = SEAL_FROM if sealed else _threshold(dimensions.get(project_id, 1), language)
+        limit = SEAL_FROM if sealed else rows_for_index(dimensions.get(project_id, 1), language)
         if rows >= limit:
             wanted.add(project_id)
     for project_id, index in indexes.items():
@@ -168,7 +168,7 @@ def _has_shrunk(index: SearchIndex) -> bool:
         return False
     # PostgreSQL's estimate; it is 0 as well where it knows nothing.
     rows = store.look(index.project_id).rows or store.sealed(index.segment)
-    return rows < _SHRINK_SHARE * _threshold(index.built_dimensions or 1, index.search_language)
+    return rows < _SHRINK_SHARE * rows_for_index(index.built_dimensions or 1, index.search_language)
 
 
 def _is_outdated(index: SearchIndex) -> bool:
@@ -184,7 +184,7 @@ def tend(project_id: int) -> None:
     with store.tending(project_id) as mine:
         if not mine:
             raise Busy
-        _give_way()
+        give_way()
         while (project := _project(project_id)) is not None:
             jobs.checkpoint()
             step = _next_step(project)
@@ -200,7 +200,7 @@ def tend(project_id: int) -> None:
                 raise
 
 
-def _give_way() -> None:
+def give_way() -> None:
     """Let requests go first on our own database's processors: nobody waits for this job."""
     if settings.EMBEDDED_POSTGRES is not None:
         with suppress(psutil.Error, OSError):
@@ -214,7 +214,7 @@ def _project(project_id: int) -> Project | None:
 def _next_step(project: Project) -> Callable[[], None] | None:
     index = SearchIndex.objects.filter(project=project).first()
     dimensions = project.instance.dimensions
-    threshold = _threshold(dimensions, None if index is None else index.search_language)
+    threshold = rows_for_index(dimensions, None if index is None else index.search_language)
     if index is None or index.segment is None:
         if store.growing(project.pk, at_most=threshold) >= threshold:
             return lambda: _build(project, dimensions)
@@ -268,23 +268,30 @@ def _build(project: Project, dimensions: int) -> None:
             store.retire(building)
             return False
         store.swap(project.pk, building, sealed_segment=old)
-        current.state, current.phase, current.last_error = IndexState.INDEXED, "", ""
-        current.segment, current.building_segment = building, None
-        current.built_m, current.built_ef_construction = graph.m, graph.ef_construction
-        current.built_dimensions = dimensions
-        current.built_at = timezone.now()
-        current.measured_ef_search = current.measured_recall = None
-        current.rebuild_requested = False
-        current.save()
+        note_built(current, building, dimensions, graph)
         return True
 
-    if not _while_uploads_wait(project, swap):
+    if not while_uploads_wait(project, swap):
         log.info("index_not_wanted", project=project.pk, segment=building)
         return
     store.tidy(building)
     log.info(
         "index_built", project=project.pk, segment=building, seconds=time.monotonic() - started
     )
+
+
+def note_built(
+    index: SearchIndex, segment: int, dimensions: int, graph: store.GraphSettings
+) -> None:
+    """Say that the project is searched in a segment from now on; any other is built no longer."""
+    index.state, index.phase, index.last_error = IndexState.INDEXED, "", ""
+    index.segment, index.building_segment = segment, None
+    index.built_m, index.built_ef_construction = graph.m, graph.ef_construction
+    index.built_dimensions = dimensions
+    index.built_at = timezone.now()
+    index.measured_ef_search = index.measured_recall = None
+    index.rebuild_requested = False
+    index.save()
 
 
 def _let_uploads_end(project: Project) -> None:
@@ -303,7 +310,7 @@ def _let_uploads_end(project: Project) -> None:
 
 def _cancel(project: Project) -> None:
     """Stop building for a project that is too small by now."""
-    _while_uploads_wait(project, lambda: store.give_up(project.pk))
+    while_uploads_wait(project, lambda: store.give_up(project.pk))
 
 
 def _dissolve(project: Project, segment: int) -> None:
@@ -314,7 +321,7 @@ def _dissolve(project: Project, segment: int) -> None:
             store.dissolve(project.pk, segment)
             store.give_up(project.pk)
 
-    _while_uploads_wait(project, dissolve)
+    while_uploads_wait(project, dissolve)
     store.tidy()
 
 
@@ -398,7 +405,7 @@ def _forget_failure(project_id: int) -> None:
     failed.update(last_error="", updated_at=timezone.now())
 
 
-def _while_uploads_wait(project: Project, change: Callable[[], Result]) -> Result:
+def while_uploads_wait(project: Project, change: Callable[[], Result]) -> Result:
     """Run a change in a transaction that uploads to the project wait for; return its result.
 
     Long uploads are waited for, but only for a moment at a time, since all others queue up behind.
@@ -454,7 +461,7 @@ def report_of(project: Project) -> Report:
         index=index,
         sealed=sealed,
         growing=max(0, store.count(project.pk) - sealed),
-        threshold=_threshold(project.instance.dimensions, index.search_language),
+        threshold=rows_for_index(project.instance.dimensions, index.search_language),
         ef_search=None if segment is None else parts.ef_search,
         progress=None if under_way is None else store.progress_of(under_way),
         table_bytes=table_bytes,

@@ -7,7 +7,7 @@ from pgvector.django import VectorField
 
 from common.models import uuid7
 from embeddings.languages import LANGUAGES
-from llm_services.models import Instance
+from llm_services.models import EmbeddingModel, Instance
 from projects.models import Project
 
 MAXIMUM_TEXT_ID_LENGTH = 300
@@ -37,6 +37,15 @@ class Embedding(models.Model):
         Instance,
         on_delete=models.DO_NOTHING,
         related_name="+",
+        db_constraint=False,
+        db_index=False,
+    )
+    # Which model made the vector, as far as is known; the instance may have another one by now.
+    model = models.ForeignKey(
+        EmbeddingModel,
+        on_delete=models.DO_NOTHING,
+        related_name="+",
+        null=True,
         db_constraint=False,
         db_index=False,
     )
@@ -245,3 +254,74 @@ class EmbeddingJobItem(models.Model):
 
     def __str__(self) -> str:
         return self.text_id
+
+
+class ProjectModel(models.Model):
+    """That embeddings of a project were made by a model; they may be gone by now."""
+
+    # The database has it, as for indexes.
+    project = models.ForeignKey(
+        Project, on_delete=models.DO_NOTHING, related_name="models_used", db_constraint=False
+    )
+    model = models.ForeignKey(EmbeddingModel, on_delete=models.PROTECT, related_name="+")
+    first_used_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "model"], name="project_model_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model} in {self.project}"
+
+
+class ReembeddingState(models.TextChoices):
+    """How far a project's re-embedding is.
+
+    Filling: texts are embedded aside. Paused: by its owner. Failed: until somebody resumes it.
+    Ready: it can be switched. Switching, rolling back: about to. Switched: the project has the new
+    vectors, and the old ones are kept aside.
+    """
+
+    FILLING = "filling"
+    PAUSED = "paused"
+    FAILED = "failed"
+    READY = "ready"
+    SWITCHING = "switching"
+    SWITCHED = "switched"
+    ROLLING_BACK = "rolling_back"
+
+
+class Reembedding(models.Model):
+    """A second set of vectors of a project's texts, by another instance, kept aside.
+
+    instance: the one of the set aside: the new one before the switch, the former one after it.
+    generation: the number of the set in `embeddings_vectoraside`.
+    building_segment: the sealed segment that is being built of the set.
+    tokens: those that the provider counted, None where it did not say.
+    """
+
+    project = models.OneToOneField(
+        Project,
+        on_delete=models.DO_NOTHING,
+        primary_key=True,
+        related_name="reembedding",
+        # The database has it, and deletes the row with its project (migration 0006).
+        db_constraint=False,
+    )
+    instance = models.ForeignKey(Instance, on_delete=models.CASCADE, related_name="+")
+    model = models.ForeignKey(EmbeddingModel, on_delete=models.PROTECT, related_name="+")
+    state = models.CharField(
+        max_length=20, choices=ReembeddingState.choices, default=ReembeddingState.FILLING
+    )
+    generation = models.PositiveIntegerField(default=1, editable=False)
+    building_segment = models.IntegerField(null=True, editable=False)
+    embedded = models.PositiveIntegerField(default=0, editable=False)
+    tokens = models.BigIntegerField(null=True, default=0, editable=False)
+    last_error = models.TextField(blank=True, default="", editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+    switched_at = models.DateTimeField(null=True, editable=False)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    def __str__(self) -> str:
+        return f"Re-embedding of {self.project}"

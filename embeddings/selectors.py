@@ -25,6 +25,7 @@ from common.versions import RowVersion, Stale
 from embeddings import batches, filters, hybrid, store
 from embeddings.filters import Condition, Path
 from embeddings.hybrid import Asked, Fused, Mode
+from embeddings.model_guard import sanity_warnings
 from embeddings.recall import Comparison, compare
 from embeddings.store import Exclusion, Facets, Hit, Plan, Ranking, Row, Wanted
 from llm_services.embedding import embed_query, is_local
@@ -404,6 +405,11 @@ def as_reader(
             if not is_lost():
                 raise
     fresh = access.look_up(credentials, owner=owner, handle=handle)
+    with suppress(Stale):
+        return fresh, ask(fresh, fresh.rests_on)
+    # Something has changed at this very moment, such as the project's model: it may be another
+    # search now.
+    fresh = access.look_up(credentials, owner=owner, handle=handle)
     return fresh, ask(fresh, ())
 
 
@@ -429,7 +435,7 @@ class SanityReport:
     """What is wrong with stored data.
 
     issues: embeddings that their project would refuse today.
-    warnings: projects whose metadata nothing checks.
+    warnings: projects whose metadata nothing checks, or whose vectors are of several models.
     """
 
     total_projects: int = 0
@@ -460,6 +466,7 @@ def sanity_report(actor: Actor) -> SanityReport:
                 f"{name}: embedding '{text_id}' has {found} dimensions, its LLM service expects "
                 f"{project.instance.dimensions}"
             )
+        report.warnings += [f"{name}: {each}" for each in sanity_warnings(project)]
         if project.metadata_schema:
             report.issues += [f"{name}: {problem}" for problem in _against_schema(project)]
         elif stored := store.count(project.pk):

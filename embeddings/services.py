@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ from common.database import retry_conflicts
 from common.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from common.handles import SYSTEM
 from common.versions import RowVersion
-from embeddings import batches, indexes, store, texts
+from embeddings import batches, indexes, model_guard, store, texts
 from embeddings.batches import Batch, Expected
 from embeddings.files import Part
 from embeddings.selectors import Row, missing, spellings
@@ -37,8 +37,16 @@ _NO_METADATA = Violation(
 in_batch = "body.embeddings[{}]".format
 
 
+@dataclass(frozen=True)
+class Stored:
+    """What an upload stored, in its order, and what is odd about it, in sentences."""
+
+    text_ids: list[str]
+    warnings: list[str] = field(default_factory=list)
+
+
 @retry_conflicts
-def store_batch(project: Project, batch: Batch, rests_on: Sequence[RowVersion] = ()) -> None:
+def store_batch(project: Project, batch: Batch, rests_on: Sequence[RowVersion] = ()) -> Stored:
     """Store new embeddings in a project: all of them or none; raise Conflict or Invalid.
 
     rests_on: what must still be as the caller knows it; else Stale is raised.
@@ -47,11 +55,13 @@ def store_batch(project: Project, batch: Batch, rests_on: Sequence[RowVersion] =
     with transaction.atomic():
         locked = lock_for_upload(project, rests_on)
         _check(batch, locked, project, in_batch)
+        warnings = model_guard.notice(project, locked, batch.vectors)
         try:
-            store.insert(project.pk, locked.instance_id, **_columns(batch))
+            store.insert(project.pk, locked.instance_id, **_columns(batch, locked))
         except store.TextIdExists as error:
             raise _exists(error, batch) from error
         indexes.notice_growth(project, len(batch))
+    return Stored(batch.text_ids, warnings)
 
 
 def _refuse_repeated(batch: Batch) -> None:
@@ -93,8 +103,8 @@ class VectorsMissing(Exception):
 
 
 @retry_conflicts
-def store_parts(project: Project, parts: Callable[[], Iterator[Part]]) -> list[str]:
-    """Store the new embeddings of an upload: all of them or none; return their ids in order.
+def store_parts(project: Project, parts: Callable[[], Iterator[Part]]) -> Stored:
+    """Store the new embeddings of an upload: all of them or none.
 
     parts: reads them from the start; what it raises goes on. Called again after a deadlock, and to
     find out where an id occurred before.
@@ -102,6 +112,7 @@ def store_parts(project: Project, parts: Callable[[], Iterator[Part]]) -> list[s
     without a vector.
     """
     ids: list[str] = []
+    warnings: list[str] = []
     budget = Budget()
     with transaction.atomic():
         locked = lock_for_upload(project)
@@ -114,13 +125,16 @@ def store_parts(project: Project, parts: Callable[[], Iterator[Part]]) -> list[s
                 raise given_twice(batch.text_ids[row], numbers[row])
             allow_for(batch, budget)
             _check(batch, locked, project, partial(_row_of, numbers), budget)
+            if not ids:
+                # The first of them stand for all: an upload comes out of one program.
+                warnings = model_guard.notice(project, locked, batch.vectors)
             try:
-                store.insert(project.pk, locked.instance_id, **_columns(batch))
+                store.insert(project.pk, locked.instance_id, **_columns(batch, locked))
             except store.TextIdExists as error:
                 raise _exists_or_repeats(error, part, parts()) from error
             ids += batch.text_ids
         indexes.notice_growth(project, len(ids))
-    return ids
+    return Stored(ids, warnings)
 
 
 def allow_for(batch: Batch, budget: Budget) -> None:
@@ -158,12 +172,14 @@ class Imported:
 
     known: the ids that were stored already, which is why their rows were skipped.
     refused: the rows that the project's schema refuses, and why.
+    warnings: what is odd about the vectors, in sentences.
     """
 
     stored: int
     replaced: int
     known: set[str]
     refused: dict[int, str]
+    warnings: list[str]
 
 
 @retry_conflicts
@@ -176,12 +192,13 @@ def import_batch(project: Project, batch: Batch, *, replace: bool = False) -> Im
     with transaction.atomic():
         locked = lock_for_upload(project)
         _check_dimensions(batch, locked, project)
+        warnings = model_guard.notice(project, locked, batch.vectors)
         if replace:
             refused = _refused(batch, locked, known=set())
             rows = batch.part([row for row in range(len(batch)) if row not in refused])
-            created = store.put_all(project.pk, locked.instance_id, **_columns(rows))
+            created = store.put_all(project.pk, locked.instance_id, **_columns(rows, locked))
             indexes.notice_growth(project, len(rows))
-            return Imported(created, len(rows) - created, set(), refused)
+            return Imported(created, len(rows) - created, set(), refused, warnings)
         while True:
             known = store.existing(project.pk, batch.text_ids)
             refused = _refused(batch, locked, known=known)
@@ -193,16 +210,17 @@ def import_batch(project: Project, batch: Batch, *, replace: bool = False) -> Im
                 ]
             )
             try:
-                store.insert(project.pk, locked.instance_id, **_columns(rows))
+                store.insert(project.pk, locked.instance_id, **_columns(rows, locked))
             except store.TextIdExists:
                 # Somebody else stored some of them since we looked.
                 continue
             indexes.notice_growth(project, len(rows))
-            return Imported(len(rows), 0, known, refused)
+            return Imported(len(rows), 0, known, refused, warnings)
 
 
-def _columns(batch: Batch) -> dict[str, Any]:
+def _columns(batch: Batch, locked: Locked) -> dict[str, Any]:
     return {
+        "model_id": locked.model_id,
         "text_ids": batch.text_ids,
         "vectors": batch.vectors,
         "texts": batch.texts,
@@ -243,6 +261,7 @@ def put_embedding(
     with transaction.atomic():
         locked = lock_for_upload(project)
         _check(batch, locked, project, _in_body)
+        model_guard.notice(project, locked, batch.vectors)
         created = store.put(
             project.pk,
             locked.instance_id,
@@ -250,6 +269,7 @@ def put_embedding(
             vector=batch.vectors[0],
             text=batch.texts[0],
             metadata=batch.metadata_json[0],
+            model_id=locked.model_id,
         )
         row = store.get(project.pk, [text_id])
         indexes.notice_growth(project, 1)

@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from common import jobs
-from embeddings import embedding_jobs, indexes
+from embeddings import embedding_jobs, indexes, reembedding
 
 
 # Whoever is busy with an index may be a server process whose worker was killed: it ends soon.
@@ -35,3 +35,16 @@ def sweep_embedding_jobs() -> None:
 def forget_embedding_jobs() -> None:
     """Delete embedding jobs that ended 30 days ago."""
     embedding_jobs.forget_old()
+
+
+# A provider that failed is asked again; whoever is busy with the index ends soon.
+@jobs.task(reembedding.ADVANCE, pauses_s=(5, 15, 60, 300))
+def advance_reembedding(*, project_id: int) -> None:
+    """Fill, switch or roll back a project's re-embedding."""
+    reembedding.advance(project_id)
+
+
+@jobs.periodic("embeddings.sweep_reembeddings", cron="*/10 * * * *")
+def sweep_reembeddings() -> None:
+    """Go on with re-embeddings whose jobs have failed, and delete former vectors after a week."""
+    reembedding.sweep()

@@ -7,7 +7,7 @@ from typing import BinaryIO
 from accounts.policy import Actor
 from embeddings import embedding_jobs, files
 from embeddings.models import EmbeddingJob
-from embeddings.services import VectorsMissing, expected_by, project_to_edit, store_parts
+from embeddings.services import Stored, VectorsMissing, expected_by, project_to_edit, store_parts
 
 MEDIA_TYPES = files.MEDIA_TYPES
 
@@ -19,10 +19,10 @@ def upload_file(
     handle: str,
     media_type: str,
     body: Callable[[], BinaryIO],
-) -> list[str] | EmbeddingJob:
+) -> Stored | EmbeddingJob:
     """Store the new embeddings of a file: all of them or none.
 
-    Return their ids in order; for a file with texts without vectors, the job that embeds them.
+    Return what was stored; for a file with texts without vectors, the job that embeds them.
 
     media_type: one of MEDIA_TYPES.
     body: spools the request; called once the actor is known to be allowed to write, and before

@@ -58,6 +58,11 @@ def provider_of(instance: Instance) -> Provider:
         ) from error
 
 
+def digest_of(text: str) -> bytes:
+    """Return the 32 bytes by which a text is known to be embedded already: SHA-256 of its UTF-8."""
+    return hashlib.sha256(text.encode("utf-8")).digest()
+
+
 def is_local(instance: Instance) -> bool:
     """Say whether an instance's model runs in this process, so that its use costs nobody money."""
     return provider_for(instance, "").is_local
@@ -101,7 +106,7 @@ def embed_query(instance: Instance, text: str) -> NDArray[np.float32]:
     instance: with its owner and API standard, which are looked at.
     Raises as Provider.embed.
     """
-    name = instance.owner_id, instance.fingerprint(), _digest(text)
+    name = instance.owner_id, instance.fingerprint(), digest_of(text)
     with _queries_lock:
         vector = _queries.get(name)
     if vector is None:
@@ -190,7 +195,7 @@ class _Cache:
 
     def find(self, texts: Sequence[str]) -> dict[str, NDArray[np.float32]]:
         """Return the vectors of those texts that are known."""
-        by_digest = {_digest(text): text for text in texts}
+        by_digest = {digest_of(text): text for text in texts}
         found = {}
         digests = list(by_digest)
         for start in range(0, len(digests), _PIECE):
@@ -214,7 +219,7 @@ class _Cache:
                     owner_id=self._owner_id,
                     fingerprint=self._fingerprint,
                     purpose=self._purpose,
-                    text_digest=_digest(text),
+                    text_digest=digest_of(text),
                     vector=vector.astype("<f4").tobytes(),
                 )
                 for text, vector in zip(texts, vectors, strict=True)
@@ -222,7 +227,3 @@ class _Cache:
             # Somebody else may have embedded the same at the same time.
             ignore_conflicts=True,
         )
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode("utf-8")).digest()

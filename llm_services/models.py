@@ -1,6 +1,7 @@
 """LLM services: API standards, definitions (templates), and instances with an encrypted key."""
 
 import hashlib
+from typing import Any
 
 import orjson
 from django.conf import settings
@@ -14,6 +15,8 @@ from common.handles import SYSTEM
 # pgvector's own limit for the type `vector`.
 MAXIMUM_DIMENSIONS = 16_000
 BUILTIN_HANDLE = "builtin"
+# What a service's fingerprint follows from.
+_IDENTITY = frozenset({"api_standard", "endpoint", "model", "dimensions"})
 
 
 class KeyMethod(models.TextChoices):
@@ -46,6 +49,28 @@ class ApiStandard(models.Model):
 
     def __str__(self) -> str:
         return self.handle
+
+
+class EmbeddingModel(models.Model):
+    """A model that instances have used: where vectors come from, whatever becomes of the instance.
+
+    Vectors of one model can be compared, those of different ones cannot. Rows are never changed.
+    """
+
+    # See Service.fingerprint.
+    fingerprint = models.BinaryField(max_length=32, unique=True)
+    api_standard = models.CharField(max_length=20)
+    endpoint = models.CharField(max_length=2000)
+    model = models.CharField(max_length=255)
+    dimensions = models.PositiveIntegerField()
+    first_used_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name = "embedding model"
+        ordering = ["model", "pk"]
+
+    def __str__(self) -> str:
+        return f"{self.model} ({self.dimensions} dimensions)"
 
 
 class Service(Owned):
@@ -102,6 +127,10 @@ class Instance(Service):
     definition = models.ForeignKey(
         Definition, on_delete=models.SET_NULL, null=True, blank=True, related_name="instances"
     )
+    # Which model this is, as `save` finds out.
+    embedding_model = models.ForeignKey(
+        EmbeddingModel, on_delete=models.PROTECT, editable=False, related_name="instances"
+    )
     # Only `crypto` makes and reads it; empty means that there is no key.
     sealed_key = models.BinaryField(default=b"", blank=True, editable=False)
 
@@ -115,6 +144,23 @@ class Instance(Service):
                 name="instance_dimensions",
             ),
         ]
+
+    def save(self, *args: Any, **options: Any) -> None:
+        """Store it, with the model that its fields describe."""
+        fields = options.get("update_fields")
+        if fields is None or not _IDENTITY.isdisjoint(fields):
+            self.embedding_model, _ = EmbeddingModel.objects.get_or_create(
+                fingerprint=self.fingerprint(),
+                defaults={
+                    "api_standard": self.api_standard.handle,
+                    "endpoint": self.endpoint,
+                    "model": self.model,
+                    "dimensions": self.dimensions,
+                },
+            )
+            if fields is not None:
+                options["update_fields"] = {*fields, "embedding_model"}
+        super().save(*args, **options)
 
     @classmethod
     def readable_with_any_key(cls) -> models.Q:

@@ -1,6 +1,6 @@
 """Finds projects that somebody may see."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
@@ -164,6 +164,15 @@ def grouped_in(projects: Iterable[Project]) -> dict[type[Model], int]:
     return {model: model._default_manager.filter(project__in=keys).count() for model in grouped}
 
 
+# What higher apps have to say about a project to those who look at it, in sentences.
+remarks: list[Callable[[Project], list[str]]] = []
+
+
+def warnings_about(project: Project) -> list[str]:
+    """Return what is to be said about a project."""
+    return [sentence for remark in remarks for sentence in remark(project)]
+
+
 class _CountOfEmbeddings(Func):
     """What the embeddings app counts for a project (its migration 0002)."""
 
@@ -188,13 +197,16 @@ def count_embeddings(project: Project) -> None:
 class Locked:
     """What an upload must agree with, held until its transaction ends.
 
-    dimensions: of the project's instance.
+    dimensions, model_id: of the project's instance.
     metadata_schema: "" for none.
+    models_used: by number, those that have made embeddings of the project.
     """
 
     instance_id: int
     dimensions: int
     metadata_schema: str
+    model_id: int
+    models_used: list[int]
 
 
 def lock_for_upload(project: Project, rests_on: Sequence[RowVersion] = ()) -> Locked:
@@ -209,15 +221,15 @@ def lock_for_upload(project: Project, rests_on: Sequence[RowVersion] = ()) -> Lo
     row = _locked_row(project, rests_on) or _locked_row(project, rests_on)
     if row is None:
         raise NotFound(f"Project '{project}' does not exist.")
-    instance_id, dimensions, metadata_schema, is_unchanged = row
+    instance_id, dimensions, metadata_schema, model_id, models_used, is_unchanged = row
     if not is_unchanged:
         raise Stale
-    return Locked(instance_id, dimensions, metadata_schema)
+    return Locked(instance_id, dimensions, metadata_schema, model_id, models_used)
 
 
 def _locked_row(
     project: Project, rests_on: Sequence[RowVersion]
-) -> tuple[int, int, str, bool] | None:
+) -> tuple[int, int, str, int, list[int], bool] | None:
     condition = unchanged(row.table for row in rests_on)
     with connection.cursor() as cursor:
         # FOR KEY SHARE conflicts with FOR UPDATE only, which is what changes take that uploads must
@@ -226,7 +238,8 @@ def _locked_row(
         cursor.execute(
             f"""
             WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(%(project)s))
-            SELECT project.instance_id, instance.dimensions, project.metadata_schema, {condition}
+            SELECT project.instance_id, instance.dimensions, project.metadata_schema,
+                instance.embedding_model_id, embeddings_models_used(project.id), {condition}
             FROM turn, projects_project project
             JOIN llm_services_instance instance ON instance.id = project.instance_id
             WHERE project.id = %(project)s AND project.owner_id = %(owner)s
@@ -234,7 +247,7 @@ def _locked_row(
             """,  # noqa: S608 - names of our own tables
             {"project": project.pk, "owner": project.owner_id, **as_parameters(rests_on)},
         )
-        return cast("tuple[int, int, str, bool] | None", cursor.fetchone())
+        return cast("tuple[int, int, str, int, list[int], bool] | None", cursor.fetchone())
 
 
 def wait_for_uploads(project: Project) -> None:

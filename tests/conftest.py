@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import settings
 
-from embeddings import store
+from embeddings import model_guard, store
 from tests.factories import Cast, make_cast
 
 # How long an example takes says more about what else the machine does than about the code.
@@ -15,6 +15,7 @@ settings.load_profile("armarium")
 def new_places() -> None:
     """Forget where embeddings are: what a test does is undone, which happens nowhere else."""
     store.forget_all()
+    model_guard.forget_all()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ The shapes of embeddings describe only: vectors are read by `embeddings.batches`
 numpy, number by number through neither.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -17,6 +16,7 @@ from common.query import DEFAULT_LIMIT, MAXIMUM_LIMIT, MAXIMUM_OFFSET, Query
 from embeddings import filters
 from embeddings.batches import MAXIMUM_ITEMS, MAXIMUM_WORDS
 from embeddings.selectors import Exclusion, Explanation, Found, Plan, Row, Wanted
+from embeddings.services import Stored
 from projects.models import Project
 
 DEFAULT_THRESHOLD = 0.5
@@ -196,6 +196,11 @@ class UploadOut(serializers.Serializer[Any]):
         child=serializers.CharField(), required=False, help_text="The same."
     )
     count = serializers.IntegerField()
+    warnings = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        help_text="Only where the vectors seem to be of another model than those stored before.",
+    )
 
 
 class EmbeddingOut(serializers.Serializer[Any]):
@@ -376,14 +381,17 @@ def shown(row: Row, project: Project) -> dict[str, Any]:
     }
 
 
-def uploaded(ids: Sequence[str]) -> dict[str, Any]:
+def uploaded(stored: Stored) -> dict[str, Any]:
     """Return the answer to an upload as UploadOut describes it."""
+    ids = stored.text_ids
     answer: dict[str, Any] = {
         "message": f"{len(ids)} embedding(s) uploaded successfully",
         "count": len(ids),
     }
     if len(ids) <= MAXIMUM_ITEMS:
         answer |= {"uploaded": ids, "ids": ids}
+    if stored.warnings:
+        answer["warnings"] = stored.warnings
     return answer
 
 

@@ -5,11 +5,19 @@ The id of a text is the whole rest of the path, decoded once: it may hold slashe
 
 from django.urls import path, re_path
 
-from embeddings.api import filter_views, index_views, job_views, shaping_views, views
+from embeddings.api import (
+    filter_views,
+    index_views,
+    job_views,
+    reembedding_views,
+    shaping_views,
+    views,
+)
 
 _REST = r"(?P<owner>[^/]+)/(?P<project>[^/]+)/(?P<text_id>(?s:.+))\Z"
 
 _PROJECT = "embeddings/<str:owner>/<str:project>"
+_REEMBEDDING = "projects/<str:owner>/<str:project>/reembedding"
 
 urlpatterns = [
     path(_PROJECT, views.Embeddings.as_view()),
@@ -35,6 +43,13 @@ urlpatterns = [
         "projects/<str:owner>/<str:project>/embedding-jobs/<uuid:id>/retry",
         job_views.Retry.as_view(),
     ),
+    path(_REEMBEDDING, reembedding_views.Reembedding.as_view()),
+    path(f"{_REEMBEDDING}/estimate", reembedding_views.Estimate.as_view()),
+    path(f"{_REEMBEDDING}/comparison", reembedding_views.Comparison.as_view()),
+    path(f"{_REEMBEDDING}/pause", reembedding_views.Pause.as_view()),
+    path(f"{_REEMBEDDING}/resume", reembedding_views.Resume.as_view()),
+    path(f"{_REEMBEDDING}/switch", reembedding_views.Switch.as_view()),
+    path(f"{_REEMBEDDING}/rollback", reembedding_views.Rollback.as_view()),
     path("admin/sanity-check", views.SanityCheck.as_view()),
     path("admin/footgun", views.Reset.as_view()),
 ]

@@ -56,6 +56,7 @@ from embeddings.batches import check_words
 from embeddings.hybrid import Asked, Mode
 from embeddings.models import EmbeddingJob
 from embeddings.selectors import Found, Wanted
+from embeddings.services import Stored
 from embeddings.shaping import Question, Shape, Shaped
 from embeddings.uploads import MEDIA_TYPES, upload_file
 
@@ -172,7 +173,7 @@ class Embeddings(Resource):
     def post(self, request: Request, owner: str, project: str) -> Response:
         """Store new embeddings."""
         media_type = media_type_of(request)
-        done: list[str] | EmbeddingJob
+        done: Stored | EmbeddingJob
         if media_type in MEDIA_TYPES:
             done = upload_file(
                 actor=actor_of(request),

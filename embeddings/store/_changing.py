@@ -68,7 +68,7 @@ def _hold_still(cursor: Any, project_id: int) -> int | None:
     return None if row is None else row[0]
 
 
-_COLUMNS = sql.SQL("instance_id, id, text_id, vector, text, created_at")
+_COLUMNS = sql.SQL("instance_id, model_id, id, text_id, vector, text, created_at")
 _GIVEN = sql.SQL(
     "unnest(%(ids)s::text[], %(metadata)s::text[]) AS given (text_id, metadata)"
     ' WHERE row.project_id = %(project)s AND row.text_id = given.text_id COLLATE "C"'

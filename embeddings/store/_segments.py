@@ -29,8 +29,9 @@ from embeddings.store._parts import (
 )
 from embeddings.store._wire import open_cursor
 
-_COLUMNS = trusted(
-    "project_id, instance_id, id, text_id, vector, text, metadata, created_at, updated_at"
+# All but the segment.
+COLUMNS = trusted(
+    "project_id, instance_id, model_id, id, text_id, vector, text, metadata, created_at, updated_at"
 )
 # The first half of the key of PostgreSQL's advisory locks; the second is a project.
 _TENDING = 0x41524D
@@ -177,36 +178,55 @@ def copy(project_id: int, segment: int, *, sealed_segment: int | None) -> None:
 
     sealed_segment: where some of them are besides the growing part.
     """
-    if _is_there(name_of(segment)):
+    if is_there(segment):
         return
-    table, number, project = table_of(segment), sql.Literal(segment), sql.Literal(project_id)
-    create = sql.SQL(
-        "CREATE TABLE {table} (LIKE {parent} INCLUDING DEFAULTS,"
-        " CHECK (segment = {number}), CHECK (project_id = {project}))"
-        # Rows stay in one piece while a page holds them, as in the growing part.
-        " WITH (toast_tuple_target = 8160)"
-    ).format(table=table, parent=sql.Identifier(PARENT), number=number, project=project)
     # One statement reads all, so that a row that moves meanwhile is copied once.
     fill = sql.SQL(
         "INSERT INTO {table} (segment, {columns})"
         " SELECT {number}, {columns} FROM {rows} ORDER BY text_id"
     ).format(
-        table=table, columns=_COLUMNS, number=number, rows=_everything(project_id, sealed_segment)
+        table=table_of(segment),
+        columns=COLUMNS,
+        number=sql.Literal(segment),
+        rows=everything(project_id, sealed_segment),
     )
-    with _at_leisure() as cursor:
-        cursor.execute(create)
+    with at_leisure() as cursor:
+        cursor.execute(creation(project_id, segment))
         cursor.execute(fill)
 
 
-def _everything(project_id: int, sealed_segment: int | None) -> sql.Composed:
+def is_there(segment: int) -> bool:
+    """Say whether the segment has a table."""
+    return _is_there(name_of(segment))
+
+
+def creation(project_id: int, segment: int) -> sql.Composed:
+    """Return the statement that makes a segment's table, which nothing reads yet."""
+    return sql.SQL(
+        "CREATE TABLE {table} (LIKE {parent} INCLUDING DEFAULTS,"
+        " CHECK (segment = {number}), CHECK (project_id = {project}))"
+        # Rows stay in one piece while a page holds them, as in the growing part.
+        " WITH (toast_tuple_target = 8160)"
+    ).format(
+        table=table_of(segment),
+        parent=sql.Identifier(PARENT),
+        number=sql.Literal(segment),
+        project=sql.Literal(project_id),
+    )
+
+
+def everything(
+    project_id: int, sealed_segment: int | None, *, name: str = "everything"
+) -> sql.Composed:
+    """Return what stands after FROM to read all of a project's rows, with COLUMNS, by a name."""
     sources = [GROWING] if sealed_segment is None else [GROWING, table_of(sealed_segment)]
     rows = sql.SQL(" UNION ALL ").join(
         sql.SQL("SELECT {columns} FROM {source} WHERE project_id = {project}").format(
-            columns=_COLUMNS, source=source, project=sql.Literal(project_id)
+            columns=COLUMNS, source=source, project=sql.Literal(project_id)
         )
         for source in sources
     )
-    return sql.SQL("({rows}) AS everything").format(rows=rows)
+    return sql.SQL("({rows}) AS {name}").format(rows=rows, name=sql.Identifier(name))
 
 
 def index(
@@ -231,11 +251,11 @@ def index(
     }
     for each, statement in statements.items():
         if not _is_there(each):
-            with _at_leisure() as cursor:
+            with at_leisure() as cursor:
                 cursor.execute(
                     trusted(statement).format(table=table_of(segment), name=sql.Identifier(each))
                 )
-    with _at_leisure() as cursor:
+    with at_leisure() as cursor:
         cursor.execute(sql.SQL("ANALYZE {table}").format(table=table_of(segment)))
 
 
@@ -247,7 +267,7 @@ def _hnsw(dimensions: int, settings: GraphSettings) -> str:
 
 
 @contextmanager
-def _at_leisure() -> Iterator[Any]:
+def at_leisure() -> Iterator[Any]:
     """Open a transaction that may take its time and several processors."""
     with transaction.atomic(), open_cursor() as cursor:
         cursor.execute("SET LOCAL statement_timeout = 0")
@@ -364,7 +384,7 @@ def swap(project_id: int, segment: int, *, sealed_segment: int | None) -> None:
         "parent": sql.Identifier(PARENT),
         "project": sql.Literal(project_id),
         "number": sql.Literal(segment),
-        "everything": _everything(project_id, sealed_segment),
+        "everything": everything(project_id, sealed_segment),
     }
     with open_cursor() as cursor:
         cursor.execute("SET LOCAL statement_timeout = 0")
@@ -397,7 +417,7 @@ def seal(project_id: int, segment: int, *, rows: int) -> int:
         " INSERT INTO {table} (segment, {columns}) SELECT {number}, {columns} FROM moved"
     ).format(
         growing=GROWING,
-        columns=_COLUMNS,
+        columns=COLUMNS,
         table=table_of(segment),
         number=sql.Literal(segment),
     )
@@ -421,15 +441,21 @@ def dissolve(project_id: int, segment: int) -> None:
 
     The caller's transaction keeps uploads waiting, and changes the project's state row.
     """
+    unseal(segment)
+    with open_cursor() as cursor:
+        _retire(cursor, segment)
+    forget(project_id)
+
+
+def unseal(segment: int) -> None:
+    """Copy all rows of a sealed segment into the growing part."""
     with open_cursor() as cursor:
         cursor.execute("SET LOCAL statement_timeout = 0")
         cursor.execute(
             sql.SQL(
                 "INSERT INTO {growing} (segment, {columns}) SELECT 0, {columns} FROM {table}"
-            ).format(growing=GROWING, columns=_COLUMNS, table=table_of(segment))
+            ).format(growing=GROWING, columns=COLUMNS, table=table_of(segment))
         )
-        _retire(cursor, segment)
-    forget(project_id)
 
 
 def tidy(*tables: int) -> None:

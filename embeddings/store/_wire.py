@@ -120,7 +120,7 @@ class CopyRows:
     vectors: float32 of shape (n, dimensions).
     """
 
-    same: Sequence[bytes]
+    same: Sequence[bytes | None]
     ids: Sequence[bytes]
     text_ids: Sequence[bytes]
     vectors: Matrix
@@ -144,7 +144,7 @@ def encode_rows(rows: CopyRows) -> bytes:
     numbers = memoryview(rows.vectors.astype(">f4").tobytes())
     # The columns that all rows share, and the length of the id.
     begin = struct.pack(">h", len(rows.same) + 5)
-    begin += b"".join([_length(len(value)) + value for value in rows.same]) + _length(16)
+    begin += b"".join([_nullable(value) for value in rows.same]) + _length(16)
     vector = _length(4 + size) + struct.pack(">HH", dimensions, 0)
     pieces: list[bytes | memoryview] = [_COPY_BEGIN]
     columns = zip(rows.ids, rows.text_ids, rows.texts, rows.metadata, strict=True)
@@ -166,6 +166,10 @@ def encode_rows(rows: CopyRows) -> bytes:
         )
     pieces.append(_COPY_END)
     return b"".join(pieces)
+
+
+def _nullable(value: bytes | None) -> bytes:
+    return _length(-1) if value is None else _length(len(value)) + value
 
 
 class _PreparingCursor(psycopg.Cursor[Any]):

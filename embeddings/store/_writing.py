@@ -39,16 +39,24 @@ def insert(
     vectors: Matrix,
     texts: Sequence[str],
     metadata: Sequence[bytes],
+    model_id: int | None = None,
 ) -> None:
     """Store new embeddings in the growing part: all of them, or none and TextIdExists.
 
     vectors: float32 of shape (n, dimensions).
     metadata: UTF-8 JSON text of n objects.
+    model_id: of the model that made the vectors, None where it is not known.
     The caller holds the project's lock for uploads. A COPY, which takes two thirds of the time of
     an INSERT, and one statement, two for a project with a sealed segment.
     """
     rows = _rows(
-        project_id, instance_id, text_ids=text_ids, vectors=vectors, texts=texts, metadata=metadata
+        project_id,
+        instance_id,
+        text_ids=text_ids,
+        vectors=vectors,
+        texts=texts,
+        metadata=metadata,
+        model_id=model_id,
     )
     try:
         with transaction.atomic(), open_cursor() as cursor:
@@ -69,8 +77,8 @@ def insert(
 # As text, for Django's query log. The times of the rows are the transaction's, by default.
 _COPY = (
     sql.SQL(
-        "COPY {growing} (segment, project_id, instance_id, id, text_id, vector, text, metadata)"
-        " FROM STDIN (FORMAT BINARY)"
+        "COPY {growing} (segment, project_id, instance_id, model_id, id, text_id, vector, text,"
+        " metadata) FROM STDIN (FORMAT BINARY)"
     )
     .format(growing=GROWING)
     .as_string()
@@ -95,7 +103,14 @@ def _some_sealed(cursor: Any, segment: int, project_id: int, text_ids: Sequence[
 
 
 def put(
-    project_id: int, instance_id: int, *, text_id: str, vector: Matrix, text: str, metadata: bytes
+    project_id: int,
+    instance_id: int,
+    *,
+    text_id: str,
+    vector: Matrix,
+    text: str,
+    metadata: bytes,
+    model_id: int | None = None,
 ) -> bool:
     """Store one embedding, replacing the one of that id; return whether it is new."""
     created = put_all(
@@ -105,6 +120,7 @@ def put(
         vectors=vector.reshape(1, -1),
         texts=[text],
         metadata=[metadata],
+        model_id=model_id,
     )
     return bool(created)
 
@@ -117,6 +133,7 @@ def put_all(
     vectors: Matrix,
     texts: Sequence[str],
     metadata: Sequence[bytes],
+    model_id: int | None = None,
 ) -> int:
     """Store embeddings, replacing those of the same ids; return how many are new.
 
@@ -124,13 +141,19 @@ def put_all(
     growing part, so that nobody waits for the graph.
     """
     insertion, parameters = _insertion(
-        project_id, instance_id, text_ids=text_ids, vectors=vectors, texts=texts, metadata=metadata
+        project_id,
+        instance_id,
+        text_ids=text_ids,
+        vectors=vectors,
+        texts=texts,
+        metadata=metadata,
+        model_id=model_id,
     )
     statement = sql.SQL(
         "WITH stored AS ({insertion}"
         " ON CONFLICT (project_id, text_id, segment) DO UPDATE SET instance_id ="
-        " excluded.instance_id, vector = excluded.vector, text = excluded.text,"
-        " metadata = excluded.metadata, updated_at = {later}"
+        " excluded.instance_id, model_id = excluded.model_id, vector = excluded.vector,"
+        " text = excluded.text, metadata = excluded.metadata, updated_at = {later}"
         # A row that was inserted has never been locked or deleted by a transaction.
         " RETURNING xmax = 0 AS created)"
         " SELECT count(*) FILTER (WHERE created), {segment} FROM stored"
@@ -176,11 +199,17 @@ def _rows(
     vectors: Matrix,
     texts: Sequence[str],
     metadata: Sequence[bytes],
+    model_id: int | None,
 ) -> CopyRows:
     """Return the rows to copy into the growing part."""
     order = _order(text_ids)
     return CopyRows(
-        same=(encode_int4(GROWING_SEGMENT), encode_int8(project_id), encode_int8(instance_id)),
+        same=(
+            encode_int4(GROWING_SEGMENT),
+            encode_int8(project_id),
+            encode_int8(instance_id),
+            None if model_id is None else encode_int8(model_id),
+        ),
         ids=[uuid7().bytes for _ in order],
         text_ids=[text_ids[row].encode() for row in order],
         vectors=vectors[order],
@@ -202,14 +231,15 @@ def _insertion(
     vectors: Matrix,
     texts: Sequence[str],
     metadata: Sequence[bytes],
+    model_id: int | None,
 ) -> tuple[sql.Composed, dict[str, Any]]:
     """Return the statement that inserts, open for a conflict clause, and its parameters."""
     order = _order(text_ids)
     statement = sql.SQL(
-        "INSERT INTO {growing} (segment, project_id, instance_id, id, text_id, vector, text,"
-        " metadata, created_at, updated_at)"
-        " SELECT {segment}, %(project)s, %(instance)s, id, text_id, vector, text,"
-        " metadata::jsonb, now(), now()"
+        "INSERT INTO {growing} (segment, project_id, instance_id, model_id, id, text_id, vector,"
+        " text, metadata, created_at, updated_at)"
+        " SELECT {segment}, %(project)s, %(instance)s, %(model)s::bigint, id, text_id, vector,"
+        " text, metadata::jsonb, now(), now()"
         " FROM unnest(%(ids)s::uuid[], %(text_ids)s::text[], %(vectors)s::vector[],"
         " %(texts)s::text[], %(metadata)s::text[])"
         " AS given (id, text_id, vector, text, metadata)"
@@ -217,6 +247,7 @@ def _insertion(
     return statement, {
         "project": project_id,
         "instance": instance_id,
+        "model": model_id,
         "ids": encode_uuids([uuid7() for _ in order]),
         "text_ids": encode_texts([text_ids[row].encode() for row in order]),
         "vectors": encode_vectors(vectors[order], vector_oid()),

@@ -11,6 +11,7 @@ from common.fields import Choice, Flag, Handle, Text, WholeNumber
 from common.query import Query
 from common.schema import ListOut
 from projects.models import Project
+from projects.selectors import warnings_about
 from projects.services import EVERYBODY, Grant, OnResources, grants_of
 
 MAXIMUM_ID = 2**63 - 1
@@ -139,9 +140,14 @@ class ProjectOut(ProjectInListOut):
     shared_with = GrantOut(
         many=True, required=False, help_text="Only where the caller owns the project."
     )
+    warnings = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        help_text="Only where its embeddings were made by another model than its instance's.",
+    )
 
     class Meta(ProjectInListOut.Meta):
-        fields = [*ProjectInListOut.Meta.fields, "metadataScheme", "shared_with"]
+        fields = [*ProjectInListOut.Meta.fields, "metadataScheme", "shared_with", "warnings"]
 
     def get_metadataScheme(self, project: Project) -> str | None:  # noqa: N802
         """Return the metadata schema as text, null without one."""
@@ -151,9 +157,12 @@ class ProjectOut(ProjectInListOut):
         """Show the grants to those who may change them."""
         fields = self.fields
         fields.pop("shared_with", None)
+        fields.pop("warnings", None)
         shown = super().to_representation(instance)
         if level_of(instance) >= Level.OWNER:
             shown["shared_with"] = GrantOut(grants_of(instance), many=True).data
+        if warnings := warnings_about(instance):
+            shown["warnings"] = warnings
         return shown
 
 

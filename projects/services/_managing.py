@@ -194,6 +194,19 @@ def transfer_project(*, actor: Actor, owner: str, handle: str, new_owner: str) -
     return project
 
 
+def change_instance(project: Project, instance: Instance) -> Project:
+    """Base a project on another instance, whatever dimensions it has; return it as it is now.
+
+    For who exchanges its embeddings in the same transaction, which keeps uploads waiting, and
+    compares them with the instance that is returned: it is held as it is. Raises as `held`, and
+    Conflict.
+    """
+    found = held(project, stops_uploads=True)
+    found.instance = _held(instance)
+    found.save(update_fields=["instance", "updated_at"])
+    return found
+
+
 # --- Filling --------------------------------------------------------------------------------------
 def _named_instance(
     user: User, values: Mapping[str, Any], *, project: Project | None = None

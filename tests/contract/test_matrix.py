@@ -225,6 +225,16 @@ def _projects() -> Iterator[Row]:
     yield Row("GET", index, f"{letters}/index", READERS, 200)
     yield Row("PATCH", index, f"{letters}/index", OWNERS, 200, {"ef_search": 200})
     yield Row("POST", f"{index}/rebuild", f"{letters}/index/rebuild", OWNERS, 202)
+    again, path = f"{one}/reembedding", f"{letters}/reembedding"
+    yield Row("GET", again, path, EDITORS, 200)
+    yield Row("DELETE", again, path, OWNERS, 200)
+    for step in ("estimate", "comparison"):
+        yield Row("GET", f"{again}/{step}", f"{path}/{step}", EDITORS, 200)
+    yield Row("POST", f"{again}/switch", f"{path}/switch", OWNERS, 202)
+    # There is one already, which is ready.
+    yield Row("POST", again, path, OWNERS, 409, _PROJECT)
+    for step in ("pause", "resume", "rollback"):
+        yield Row("POST", f"{again}/{step}", f"{path}/{step}", OWNERS, 409)
 
 
 def _embeddings() -> Iterator[Row]:

@@ -15,7 +15,7 @@ from django.core.management import call_command
 from common import projects_api
 from config.documentation import document as served
 from embeddings import indexes
-from embeddings.models import EmbeddingJob, JobState
+from embeddings.models import EmbeddingJob, JobState, Reembedding, ReembeddingState
 from embeddings.uploads import MEDIA_TYPES
 from llm_services.providers.builtin import UNIVERSAL_SENTENCE_ENCODER
 from projects.models import Project
@@ -36,9 +36,11 @@ from tests.factories import (
 _WRITES = {"post", "put", "patch"}
 _VERBS = {"get", "list", "create", "replace", "update", "delete", "share", "unshare"}
 _VERBS |= {"count", "transfer", "upload", "search", "check", "rebuild", "measure", "test"}
-_VERBS |= {"cancel", "retry"}
+_VERBS |= {"cancel", "retry", "start", "pause", "resume", "switch", "roll", "estimate", "compare"}
 # What is done to what is there, with nothing to say about it.
 _WITHOUT_BODY = {"rebuild_index", "measure_recall", "cancel_embedding_job", "retry_embedding_job"}
+_WITHOUT_BODY |= {"pause_reembedding", "resume_reembedding", "switch_reembedding"}
+_WITHOUT_BODY |= {"roll_back_reembedding"}
 
 
 def _operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -534,6 +536,24 @@ PROBES: list[tuple[str, str, str, Any, int]] = [
         )
     ),
     *(
+        (method, f"/v1/projects/{{owner}}/{{project}}/reembedding{step}", path, body, status)
+        for method, step, path, body, status in (
+            ("GET", "", "/v1/projects/alice/letters/reembedding", None, 404),
+            ("DELETE", "", "/v1/projects/alice/letters/reembedding", None, 404),
+            ("POST", "", "/v1/projects/alice/letters/reembedding", {}, 400),
+            (
+                "POST",
+                "",
+                "/v1/projects/alice/letters/reembedding",
+                {"instance_handle": "model"},
+                409,
+            ),
+            ("GET", "/estimate", "/v1/projects/alice/letters/reembedding/estimate?a=1", None, 400),
+            ("GET", "/comparison", "/v1/projects/alice/letters/reembedding/comparison", None, 404),
+            ("POST", "/switch", "/v1/projects/alice/nothing/reembedding/switch", None, 404),
+        )
+    ),
+    *(
         ("POST", "/v1/similars/{owner}/{project}/recall", path, None, status)
         for path, status in (
             ("/v1/similars/alice/nothing/recall", 404),
@@ -672,6 +692,17 @@ _STATE_OF_JOB = {
 }
 
 
+_STATE_OF_REEMBEDDING = {
+    "get_reembedding": ReembeddingState.FILLING,
+    "delete_reembedding": ReembeddingState.FAILED,
+    "compare_reembedding": ReembeddingState.READY,
+    "pause_reembedding": ReembeddingState.FILLING,
+    "resume_reembedding": ReembeddingState.PAUSED,
+    "switch_reembedding": ReembeddingState.READY,
+    "roll_back_reembedding": ReembeddingState.SWITCHED,
+}
+
+
 def _prepare(name: str) -> Caller:
     """Make what the examples speak of, but what the operation itself makes; return who may."""
     if name in OWN_NAMES:
@@ -693,7 +724,7 @@ def _prepare(name: str) -> Caller:
     if "letters" not in makes:
         make_project("alice", "letters", instance="my-model", readers=["bob"])
         if "letter-1:p.3" not in makes and name != "replace_project":
-            first = item("letter-1:p.3", [1, 2, 3], instance_handle="my-model")
+            first = item("letter-1:p.3", [1, 2, 3], instance_handle="my-model", text="My dear")
             ada.post("/v1/embeddings/alice/letters", {"embeddings": [first]})
     if name == "search_projects":
         make_project("alice", "diaries", instance="my-model")
@@ -701,6 +732,13 @@ def _prepare(name: str) -> Caller:
         project = Project.objects.get(owner__handle="alice", handle="letters")
         state = _STATE_OF_JOB[name]
         EmbeddingJob.objects.create(pk=AN_EXAMPLE, project=project, state=state, total=1)
+    if name in _STATE_OF_REEMBEDDING:
+        Reembedding.objects.create(
+            project=Project.objects.get(owner__handle="alice", handle="letters"),
+            instance=model,
+            model_id=model.embedding_model_id,
+            state=_STATE_OF_REEMBEDDING[name],
+        )
     if name.startswith("unshare"):
         shared = {"share_with_handle": "bob", "role": "reader"}
         for kind in ("llm-services", "llm-service-definitions"):

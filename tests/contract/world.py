@@ -18,7 +18,7 @@ from accounts.models import Role
 from accounts.policy import BOOTSTRAP_ADMIN
 from common import projects_api
 from embeddings import indexes
-from embeddings.models import EmbeddingJob, JobState
+from embeddings.models import EmbeddingJob, JobState, Reembedding, ReembeddingState
 from llm_services import services as llm_services
 from llm_services.models import Instance
 from projects.models import Project
@@ -117,6 +117,13 @@ def make_world() -> World:
 
     make_embedded(Instance.objects.get(owner__handle="alice", handle="model"), WORDS)
     _make_jobs(cast.project)
+    spare = Instance.objects.get(owner__handle="alice", handle="spare")
+    Reembedding.objects.create(
+        project=cast.project,
+        instance=spare,
+        model_id=spare.embedding_model_id,
+        state=ReembeddingState.READY,
+    )
     other = make_project("alice", "other")
     keys = {
         "owner as reader": accounts.create_key(user=alice, role_cap=Role.READER),
