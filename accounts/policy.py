@@ -161,6 +161,17 @@ def level_of(thing: Model) -> Level:
     return Level(thing.level)  # type: ignore[attr-defined]
 
 
+def is_granted(actor: Actor, thing: Owned) -> bool:
+    """Say whether somebody who may read a thing may do so by more than that everybody may."""
+    if actor.is_admin:
+        return True
+    if actor.user is None:
+        return False
+    shares: Any = cast("Any", thing)._meta.get_field("shares").related_model
+    is_shared = shares.objects.filter(subject=thing, user=actor.user).exists
+    return thing.owner_id == actor.user.pk or bool(is_shared())
+
+
 def account_level(actor: Actor, user: User) -> Level:
     """Return what the actor may do with an account and with what will belong to it."""
     if actor.is_admin:

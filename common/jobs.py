@@ -24,6 +24,7 @@ import psycopg
 import structlog
 from django.db import IntegrityError, connection, connections, transaction
 from django.db.models import F
+from django.db.models.fields.json import KeyTextTransform
 from django.utils import timezone
 from procrastinate.contrib.django import app
 from procrastinate.contrib.django.django_connector import DjangoConnector
@@ -143,6 +144,14 @@ def defer(
         else:
             return True
     return False
+
+
+def arguments_of_unfinished(task: str, name: str) -> set[str]:
+    """Return the values of an argument among the jobs of a task that wait or are being done."""
+    unfinished = ProcrastinateJob.objects.filter(
+        task_name=task, status__in=[Status.TODO.value, Status.DOING.value]
+    )
+    return set(unfinished.values_list(KeyTextTransform(name, "args"), flat=True))
 
 
 def checkpoint() -> None:

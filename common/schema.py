@@ -34,7 +34,7 @@ _WITH_BODY = (
 _MEANING = {
     200: "Done.",
     201: "Created.",
-    202: "Deleted.",
+    202: "Accepted: it is done in the background.",
     204: "Done; there is nothing to return.",
     400: "The request is malformed, or a value or parameter is wrong.",
     401: "The key is missing, malformed, unknown, expired or revoked.",
@@ -52,6 +52,7 @@ _MEANING = {
 # Where the Projects API means something else.
 _OWN_MEANING = {
     **_MEANING,
+    202: "Deleted.",
     400: "The body is not JSON, or the request is malformed.",
     403: "The key is valid, but carries less than this needs.",
     404: "There is nothing of this id, or no project of this name, among what the key reaches.",

@@ -194,6 +194,8 @@ for _server in ALLOWED_PRIVATE_ENDPOINTS:
             "ARMARIUM_ALLOWED_PRIVATE_ENDPOINTS holds servers as host:port, such as"
             f" localhost:11434 or [::1]:8080, not '{_server}'."
         )
+# How many texts without vectors a request may hold that waits for them; more become a job.
+TEXTS_PER_REQUEST = env.number("ARMARIUM_TEXTS_PER_REQUEST", default=64, minimum=0)
 # Vectors of texts are kept, so that no text is embedded twice; 0 keeps none.
 EMBEDDING_CACHE_MB = env.number("ARMARIUM_EMBEDDING_CACHE_MB", default=1024)
 
@@ -258,7 +260,8 @@ _TAGS = {
         ("Users", "Accounts. Their keys are shown once, when made."),
         ("Projects", "What holds embeddings, and is shared as a whole."),
         ("Embeddings", "Vectors, with their text and metadata."),
-        ("Similarity search", "By a vector, or by a stored text."),
+        ("Embedding jobs", "Texts that are embedded in the background."),
+        ("Similarity search", "By words, by a vector, or by a stored text."),
         ("Search index", "How large projects are searched quickly."),
         ("Sharing", "Readers, editors, and a new owner for a project."),
         ("LLM services", "The models that make an owner's vectors."),
@@ -296,7 +299,11 @@ SPECTACULAR_SETTINGS = {
         ]
     },
     "COMPONENT_SPLIT_REQUEST": True,
-    "ENUM_NAME_OVERRIDES": {"RoleEnum": "accounts.models.Role"},
+    "ENUM_NAME_OVERRIDES": {
+        "RoleEnum": "accounts.models.Role",
+        "IndexStateEnum": "embeddings.models.IndexState.values",
+        "JobStateEnum": "embeddings.models.JobState.values",
+    },
     "PREPROCESSING_HOOKS": ["common.schema.without_aliases"],
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",

@@ -195,7 +195,10 @@ class SearchIndexAdmin(ServiceAdmin[SearchIndex]):
                 "description": "Other values have the graph built anew in the background.",
             },
         ),
-        ("Searching", {"fields": ["ef_search", "target_recall", "ef_search_now"]}),
+        (
+            "Searching",
+            {"fields": ["ef_search", "target_recall", "ef_search_now", "search_language"]},
+        ),
         (
             "What was built",
             {
@@ -210,7 +213,7 @@ class SearchIndexAdmin(ServiceAdmin[SearchIndex]):
             },
         ),
     ]
-    _settings = ("m", "ef_construction", "ef_search", "target_recall")
+    _settings = ("m", "ef_construction", "ef_search", "target_recall", "search_language")
 
     @admin.display(description="Rows in the graph, about")
     def rows(self, index: SearchIndex) -> int | None:

@@ -25,6 +25,8 @@ from embeddings import columns
 from embeddings.columns import MAXIMUM_TEXT_ID_LENGTH, Matrix
 
 MAXIMUM_ITEMS = 5_000
+# Characters of a text to search with: a tenth of a second for the built-in model.
+MAXIMUM_WORDS = 10_000
 # Squares of the elements are added up in float32 by pgvector: outside of these bounds the sum
 # overflows or vanishes, and the cosine of such a vector is not a number.
 SMALLEST_NORM = 1e-18
@@ -54,6 +56,7 @@ class Batch:
 
     vectors: float32 of shape (n, dimensions).
     metadata: Python values, for checking; `metadata_json` holds the same as UTF-8 JSON.
+    to_embed: the rows that came with a text and no vector, which is still to be made.
     """
 
     vectors: Matrix
@@ -61,6 +64,7 @@ class Batch:
     texts: list[str] = field(default_factory=list)
     metadata: list[dict[str, Any] | None] = field(default_factory=list)
     metadata_json: list[bytes] = field(default_factory=list)
+    to_embed: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.text_ids)
@@ -69,12 +73,14 @@ class Batch:
         """Return a batch of some of the rows, in their order."""
         if len(rows) == len(self):
             return self
+        wanted = set(self.to_embed)
         return Batch(
             self.vectors[list(rows)],
             [self.text_ids[row] for row in rows],
             [self.texts[row] for row in rows],
             [self.metadata[row] for row in rows],
             [self.metadata_json[row] for row in rows],
+            [place for place, row in enumerate(rows) if row in wanted],
         )
 
 
@@ -82,11 +88,11 @@ class Batch:
 class Item:
     """One embedding out of a file.
 
-    vector: of shape (dimensions,).
+    vector: of shape (dimensions,); None where it is to be made of the text.
     """
 
     text_id: str
-    vector: npt.NDArray[np.floating[Any]]
+    vector: npt.NDArray[np.floating[Any]] | None
     text: str
     metadata: dict[str, Any] | None
 
@@ -94,8 +100,9 @@ class Item:
 def parse_batch(body: bytes, expected: Expected) -> Batch:
     """Return the embeddings of ``{"embeddings": [...]}``.
 
-    Each vector is a list of numbers, or the base64 text of little-endian float32 numbers.
-    Raises Invalid naming the item and the field, TooLarge for more than MAXIMUM_ITEMS.
+    Each vector is a list of numbers, or the base64 text of little-endian float32 numbers; an item
+    with a text may leave it out. Raises Invalid naming the item and the field, TooLarge for more
+    than MAXIMUM_ITEMS.
     """
     with json.parser_for(body) as parser:
         return _parse_batch(body, expected, parser)
@@ -120,7 +127,12 @@ def _parse_batch(body: bytes, expected: Expected, parser: simdjson.Parser) -> Ba
     locations = [f"body.embeddings[{index}]" for index in range(len(items))]
     if batch is None:
         batch = _read_items(given, locations, expected)
-    lists = [row for row, each in enumerate(given) if not isinstance(each["vector"], str)]
+    texts = set(batch.to_embed)
+    lists = [
+        row
+        for row, each in enumerate(given)
+        if row not in texts and not isinstance(each["vector"], str)
+    ]
     if lists and _may_hold_nested_vectors(body, batch, len(lists)):
         for row in lists:
             _refuse_nested(given[row]["vector"], f"{locations[row]}.vector")
@@ -170,19 +182,59 @@ def parse_item(body: bytes, expected: Expected, *, text_id: str) -> Batch:
     if not isinstance(document, simdjson.Object):
         raise json.invalid("body", "The request body must be a JSON object.")
     batch = _read_items([document], ["body"], expected, text_id=text_id)
-    if not isinstance(document["vector"], str):
+    if not batch.to_embed and not isinstance(document["vector"], str):
         _refuse_nested(document["vector"], "body.vector")
     return batch
 
 
-def parse_query(body: bytes, dimensions: int) -> tuple[Matrix, Any]:
-    """Return the vector of ``{"vector": [...], "filter": {...}}``, and what the filter says.
+def parse_query(body: bytes, dimensions: int) -> tuple[Matrix | str, Any]:
+    """Return what ``{"vector": [...], "filter": {...}}`` searches for, and what the filter says.
 
     The vector is float32 of shape (dimensions,), given as numbers or as the base64 text of
-    little-endian float32 numbers; the filter is a plain value, None without one. Raises Invalid.
+    little-endian float32 numbers; ``{"text": "..."}`` instead of it gives words, which come back as
+    they are. The filter is a plain value, None without one. Raises Invalid.
     """
-    given_fields = _fields(body, "vector")
-    given = given_fields["vector"]
+    given_fields = _fields(body, "vector", "text")
+    condition = given_fields.get("filter")
+    filtering = None if condition is None else json.plain(condition, "body.filter")
+    words = given_fields.get("text")
+    if words is not None:
+        if given_fields.get("vector") is not None:
+            raise json.invalid("body.text", "Send a vector or a text to search with, not both.")
+        return check_words(words, "body.text"), filtering
+    return _query_vector(body, given_fields.get("vector"), dimensions), filtering
+
+
+def parse_words(body: bytes, dimensions: int) -> tuple[str, Matrix | None, Any]:
+    """Return the words of ``{"text": "...", "vector": [...], "filter": {...}}``, and the others.
+
+    The vector and the filter, as `parse_query` has them, are None where they are not given. Raises
+    Invalid.
+    """
+    given = _fields(body, "text")
+    words = check_words(given["text"], "body.text")
+    condition, vector = given.get("filter"), given.get("vector")
+    return (
+        words,
+        None if vector is None else _query_vector(body, vector, dimensions),
+        None if condition is None else json.plain(condition, "body.filter"),
+    )
+
+
+def check_words(words: Any, location: str) -> str:
+    """Return a text to search with, or raise Invalid: 1 to MAXIMUM_WORDS characters, not blank."""
+    if not isinstance(words, str):
+        raise json.invalid(location, "The text to search with must be a string.")
+    if not words.strip() or len(words) > MAXIMUM_WORDS:
+        raise json.invalid(
+            location,
+            f"A text to search with has 1 to {MAXIMUM_WORDS} characters, not only white space; "
+            f"this one has {len(words)}.",
+        )
+    return json.checked_text(words, location)
+
+
+def _query_vector(body: bytes, given: Any, dimensions: int) -> Matrix:
     place = "body.vector"
     numbers = _vector(given, place) if isinstance(given, str) else _numbers(given, place)
     if isinstance(given, simdjson.Array) and body.count(b"[") != 1:
@@ -196,8 +248,7 @@ def parse_query(body: bytes, dimensions: int) -> tuple[Matrix, Any]:
     if not SMALLEST_NORM <= norm <= LARGEST_NORM:
         raise json.invalid(place, _vector_problem(norm))
     vector: Matrix = numbers.astype(np.float32)
-    condition = given_fields.get("filter")
-    return vector, None if condition is None else json.plain(condition, "body.filter")
+    return vector
 
 
 def check_text_id(text_id: Any, location: str) -> str:
@@ -227,14 +278,24 @@ def repeated(text_ids: Sequence[str]) -> int | None:
 
 def _member(body: bytes, name: str, parser: simdjson.Parser | None = None) -> Any:
     """Return one member of the body, as a view into it; raise Invalid where there is none."""
-    return _fields(body, name, parser)[name]
+    return _fields(body, name, parser=parser)[name]
 
 
-def _fields(body: bytes, needed: str, parser: simdjson.Parser | None = None) -> dict[str, Any]:
-    """Return the members of the body, as views into it; raise Invalid where one is missing."""
+def _fields(
+    body: bytes, needed: str, instead: str | None = None, parser: simdjson.Parser | None = None
+) -> dict[str, Any]:
+    """Return the members of the body, as views into it; raise Invalid where one is missing.
+
+    instead: another one that will do as well.
+    """
     document = json.document(body, parser)
-    if not isinstance(document, simdjson.Object) or needed not in document:
-        raise json.invalid(f"body.{needed}", f'Send an object {{"{needed}": [ … ]}}.')
+    found = isinstance(document, simdjson.Object) and (
+        needed in document or (instead is not None and instead in document)
+    )
+    if not found:
+        other = "" if instead is None else f' or {{"{instead}": "…"}}'
+        value = '"…"' if needed == "text" else "[ … ]"
+        raise json.invalid(f"body.{needed}", f'Send an object {{"{needed}": {value}}}{other}.')
     if len(document) > _MAXIMUM_FIELDS:
         raise json.invalid("body", f"It has more than {_MAXIMUM_FIELDS} fields.")
     return dict(json.members(document, "body"))
@@ -243,7 +304,7 @@ def _fields(body: bytes, needed: str, parser: simdjson.Parser | None = None) -> 
 def _read_items(
     items: list[Any], locations: list[str], expected: Expected, *, text_id: str | None = None
 ) -> Batch:
-    batch = Batch(np.empty((len(items), expected.dimensions), dtype=np.float32))
+    batch = Batch(np.zeros((len(items), expected.dimensions), dtype=np.float32))
     for row, (item, location) in enumerate(zip(items, locations, strict=True)):
         if not isinstance(item, simdjson.Object):
             raise json.invalid(location, "An embedding must be an object.")
@@ -258,17 +319,52 @@ def _read_items(
             raise json.invalid(
                 f"{location}.text_id", "text_id in the body differs from the one in the URL."
             )
-        _check_instance(given, location, expected)
-        vector = _vector(_required(given, "vector", location), f"{location}.vector")
-        _check_dimensions(given, len(vector), identity, location, expected)
-        batch.vectors[row] = vector
+        if _is_to_be_embedded(given):
+            _check_text(given, location, expected)
+            batch.to_embed.append(row)
+        else:
+            _check_instance(given, location, expected)
+            vector = _vector(_required_vector(given, location), f"{location}.vector")
+            _check_dimensions(given, len(vector), identity, location, expected)
+            batch.vectors[row] = vector
         batch.text_ids.append(identity)
         batch.texts.append(_text(given, location))
         metadata = _metadata(given, location)
         batch.metadata.append(metadata)
         batch.metadata_json.append(b"{}" if not metadata else orjson.dumps(metadata))
-    _check_vectors(batch.vectors, [f"{location}.vector" for location in locations])
+    for row, problem in problems_of(batch).items():
+        raise json.invalid(f"{locations[row]}.vector", problem)
     return batch
+
+
+def _is_to_be_embedded(given: dict[str, Any]) -> bool:
+    """Say whether an item has a text and no vector."""
+    return given.get("vector") is None and given.get("text") is not None
+
+
+def _check_text(given: dict[str, Any], location: str, expected: Expected) -> None:
+    """Refuse an item without a vector whose text cannot be embedded, or that names another model.
+
+    The instance need not be named, since nothing was made by it yet.
+    """
+    if given.get("vector_dim") is not None:
+        raise json.invalid(
+            f"{location}.vector",
+            "vector is required with vector_dim; leave both out to have the text embedded.",
+        )
+    if any(given.get(name) is not None for name in ("instance_handle", "instance_owner")):
+        _check_instance(given, location, expected)
+    if not _text(given, location).strip():
+        raise json.invalid(f"{location}.text", "text is empty: there is nothing to embed.")
+
+
+def _required_vector(given: dict[str, Any], location: str) -> Any:
+    if given.get("vector") is None:
+        raise json.invalid(
+            f"{location}.vector",
+            "vector is required, or a text that the project's LLM service is to embed.",
+        )
+    return given["vector"]
 
 
 def _required(given: dict[str, Any], name: str, location: str) -> Any:
@@ -376,18 +472,20 @@ def vector_problems(vectors: Matrix) -> dict[int, str]:
     return {int(row): _vector_problem(float(norms[row])) for row in np.flatnonzero(~usable)}
 
 
+def problems_of(batch: Batch) -> dict[int, str]:
+    """Return the same of a batch; rows whose vector is still to be made have none."""
+    problems = vector_problems(batch.vectors)
+    for row in batch.to_embed:
+        problems.pop(row, None)
+    return problems
+
+
 def _vector_problem(norm: float) -> str:
     if np.isnan(norm):
         return "vector holds a number that is not finite."
     if norm < SMALLEST_NORM:
         return "vector has no direction: all of its elements are zero, or too close to it."
     return "vector has elements that are too large for 32-bit floating point."
-
-
-def _check_vectors(vectors: Matrix, locations: list[str]) -> None:
-    """Refuse the first row without a usable length."""
-    for row, problem in vector_problems(vectors).items():
-        raise json.invalid(locations[row], problem)
 
 
 def _may_hold_nested_vectors(body: bytes, batch: Batch, lists: int) -> bool:
@@ -441,14 +539,17 @@ def _may_be_nested(line: bytes, given: dict[str, Any]) -> bool:
 def check_row(given: dict[str, Any], expected: Expected) -> Item:
     """Return one row of a file, or raise Invalid; the length of vectors is for `vector_problems`.
 
-    given: text_id, vector, text and metadata; instance_handle, instance_owner and vector_dim are
-    compared where they are given. The vector may also be an array or the base64 text of
-    little-endian float32 numbers, and metadata a text that holds JSON.
+    given: text_id, vector or text or both, and metadata; instance_handle, instance_owner and
+    vector_dim are compared where they are given. The vector may also be an array or the base64 text
+    of little-endian float32 numbers, and metadata a text that holds JSON.
     """
     text_id = check_text_id(_required(given, "text_id", "row"), "row.text_id")
+    if _is_to_be_embedded(given):
+        _check_text(given, "row", expected)
+        return Item(text_id, None, _text(given, "row"), _row_metadata(given.get("metadata")))
     if given.get("instance_handle") is not None:
         _check_instance(given, "row", expected)
-    vector = _row_vector(_required(given, "vector", "row"))
+    vector = _row_vector(_required_vector(given, "row"))
     if given.get("vector_dim") is not None:
         _check_dimensions(given, len(vector), text_id, "row", expected)
     elif len(vector) != expected.dimensions:

@@ -10,9 +10,10 @@ from django.db import transaction
 
 from accounts.policy import Actor, Level
 from common.errors import Conflict, NotFound
-from embeddings.batches import Expected
+from embeddings import texts
+from embeddings.batches import Batch, Expected
 from embeddings.files import Rejected, Rows, Unreadable
-from embeddings.services import import_batch
+from embeddings.services import import_batch, known_ids
 from projects.models import Project
 from projects.selectors import project_for
 from projects.services import create_project
@@ -83,12 +84,12 @@ def import_rows(
     """Store the rows of a file; each of its batches is committed by itself.
 
     Rows whose id is stored already are skipped, or replaced on demand, so that a second run
-    completes an interrupted one. What cannot be stored is told row by row; an id counts once, where
-    it occurs first.
+    completes an interrupted one. Texts without a vector are embedded. What cannot be stored is told
+    row by row; an id counts once, where it occurs first.
 
     atomic: store nothing unless every row can be; up to MAXIMUM_ATOMIC_ROWS.
     max_rejected: stop when more rows than that were rejected.
-    Raises as `import_batch`.
+    Raises as `import_batch`, and as `embed_documents`.
     """
     filling = _Filling(project, replacing, max_rejected, on_rejected, on_progress)
     if not atomic:
@@ -127,6 +128,13 @@ class _Filling:
         chunks = read(expected)
         try:
             for rows in chunks:
+                if maximum is not None and rows.batch.to_embed:
+                    outcome.stopped = (
+                        "All or nothing is possible only where every row has a vector: texts are "
+                        "embedded and stored batch by batch."
+                    )
+                    outcome.failed = True
+                    break
                 self._store(rows)
                 self._on_progress(replace(outcome))
                 if maximum is not None and outcome.rows > maximum:
@@ -150,21 +158,41 @@ class _Filling:
             Rejected(numbers[row], batch.text_ids[row], "text_id occurs earlier in the file.")
             for row in repeated
         ]
+        outcome = self.outcome
         batch = batch.part(first)
+        if batch.to_embed:
+            batch, first, refused = self._embedded(batch, first)
+            rejected += [
+                Rejected(numbers[row], rows.batch.text_ids[row], reason)
+                for row, reason in refused.items()
+            ]
         done = import_batch(self._project, batch, replace=self._replacing)
         rejected += [
             Rejected(numbers[first[row]], batch.text_ids[row], reason)
             for row, reason in done.refused.items()
         ]
-        outcome = self.outcome
         outcome.rows += len(numbers) + len(rows.rejected)
         outcome.stored += done.stored
         outcome.replaced += done.replaced
-        outcome.skipped += done.skipped
+        outcome.skipped += len(done.known)
         outcome.rejected += len(rejected)
         outcome.fraction = rows.fraction
         for each in sorted(rejected, key=lambda each: each.row):
             self._on_rejected(each)
+
+    def _embedded(self, batch: Batch, places: list[int]) -> tuple[Batch, list[int], dict[int, str]]:
+        """Return the rows that have a vector now, their places, and why others have none.
+
+        Texts whose id is stored already are not embedded.
+        """
+        if not self._replacing:
+            known = known_ids(self._project, batch.text_ids)
+            new = [row for row, text_id in enumerate(batch.text_ids) if text_id not in known]
+            self.outcome.skipped += len(batch) - len(new)
+            batch, places = batch.part(new), [places[row] for row in new]
+        made = texts.embedded_one_by_one(self._project.instance, batch)
+        refused = {places[row]: reason for row, reason in made.refused.items()}
+        return made.batch, [places[row] for row in made.rows], refused
 
 
 class _Seen:

@@ -50,6 +50,8 @@ _NEARLY = 0.5
 _FAST_GROWTH = 1.005
 _LOOK_EVERY_S = 0.25
 _LOOKS = 80
+# Texts beside an index on their words are read one by one: 40 ms for as many short ones.
+_WORDS_FROM = 1_000
 _MOST_COUNTED = 1_000_000
 _NICENESS = 10
 # Emptied segments are dropped once no process can name them any more.
@@ -71,6 +73,12 @@ class Busy(Exception):
 def threshold_rows(dimensions: int) -> int:
     """Return how many rows of so many dimensions are searched exactly."""
     return max(1, int(settings.INDEX_THRESHOLD) // dimensions)
+
+
+def _threshold(dimensions: int, language: str | None) -> int:
+    """Return from how many rows on a project has an index, if its texts are in a language."""
+    rows = threshold_rows(dimensions)
+    return rows if language is None else min(rows, _WORDS_FROM)
 
 
 # --- Noticing growth ------------------------------------------------------------------------------
@@ -96,8 +104,10 @@ def notice_growth(project: Project, rows: int) -> None:
             _asked.clear()
     if not looked or time.monotonic() - _asked.get(project.pk, -math.inf) < _ASK_EVERY_S:
         return
-    is_sealed = store.parts_of(project.pk).segment is not None
-    limit = SEAL_FROM if is_sealed else threshold_rows(project.instance.dimensions)
+    parts = store.parts_of(project.pk)
+    limit = SEAL_FROM
+    if parts.segment is None:
+        limit = _threshold(project.instance.dimensions, parts.language)
     if store.growing(project.pk, at_most=limit) >= limit:
         _asked[project.pk] = time.monotonic()
         ask(project.pk)
@@ -127,11 +137,14 @@ def wanting() -> list[int]:
     indexes = {index.project_id: index for index in SearchIndex.objects.all()}
     dimensions = dict(Project.objects.values_list("pk", "instance__dimensions"))
     wanted = set()
-    least = min([SEAL_FROM, *(threshold_rows(each) for each in set(dimensions.values()))])
+    least = min(
+        [SEAL_FROM, _WORDS_FROM, *(threshold_rows(each) for each in set(dimensions.values()))]
+    )
     for project_id, rows in store.growing_by_project(at_least=least).items():
         index = indexes.get(project_id)
         sealed = index is not None and index.segment is not None
-        limit = SEAL_FROM if sealed else threshold_rows(dimensions.get(project_id, 1))
+        language = None if index is None else index.search_language
+        limit = SEAL_FROM if sealed else _threshold(dimensions.get(project_id, 1), language)
         if rows >= limit:
             wanted.add(project_id)
     for project_id, index in indexes.items():
@@ -143,7 +156,11 @@ def wanting() -> list[int]:
 def _needs_work(index: SearchIndex) -> bool:
     if index.building_segment is not None or index.rebuild_requested:
         return True
-    return index.segment is not None and (_is_outdated(index) or not store.has_graph(index.segment))
+    return index.segment is not None and (
+        _is_outdated(index)
+        or not store.has_graph(index.segment)
+        or not store.has_words(index.segment, index.search_language)
+    )
 
 
 def _has_shrunk(index: SearchIndex) -> bool:
@@ -151,7 +168,7 @@ def _has_shrunk(index: SearchIndex) -> bool:
         return False
     # PostgreSQL's estimate; it is 0 as well where it knows nothing.
     rows = store.look(index.project_id).rows or store.sealed(index.segment)
-    return rows < _SHRINK_SHARE * threshold_rows(index.built_dimensions or 1)
+    return rows < _SHRINK_SHARE * _threshold(index.built_dimensions or 1, index.search_language)
 
 
 def _is_outdated(index: SearchIndex) -> bool:
@@ -197,7 +214,7 @@ def _project(project_id: int) -> Project | None:
 def _next_step(project: Project) -> Callable[[], None] | None:
     index = SearchIndex.objects.filter(project=project).first()
     dimensions = project.instance.dimensions
-    threshold = threshold_rows(dimensions)
+    threshold = _threshold(dimensions, None if index is None else index.search_language)
     if index is None or index.segment is None:
         if store.growing(project.pk, at_most=threshold) >= threshold:
             return lambda: _build(project, dimensions)
@@ -216,6 +233,8 @@ def _next_step(project: Project) -> Callable[[], None] | None:
         return lambda: _build(project, dimensions)
     if index.rebuild_requested or _is_outdated(index) or not store.has_graph(segment):
         return lambda: _rebuild(project, segment, dimensions)
+    if not store.has_words(segment, index.search_language):
+        return lambda: _index_words(project, segment, index.search_language)
     if growing >= SEAL_FROM:
         return lambda: _seal(project, segment)
     if index.measured_ef_search is None:
@@ -239,7 +258,7 @@ def _build(project: Project, dimensions: int) -> None:
     store.copy(project.pk, building, sealed_segment=old)
     graph = store.GraphSettings(m=index.m, ef_construction=index.ef_construction)
     if _set_phase(mine, _INDEXING):
-        store.index(building, dimensions, graph)
+        store.index(building, dimensions, graph, index.search_language)
         _set_phase(mine, _SWAPPING)
 
     def swap() -> bool:
@@ -319,6 +338,16 @@ def _rebuild(project: Project, segment: int, dimensions: int) -> None:
         rebuild_requested=False,
         updated_at=timezone.now(),
     )
+
+
+def _index_words(project: Project, segment: int, language: str | None) -> None:
+    """Have the words of the texts in use found quickly, in the language of now."""
+    used = SearchIndex.objects.filter(project=project, segment=segment)
+    if not _set_phase(used, _INDEXING):
+        return
+    store.index_words(segment, language)
+    _set_phase(used, "")
+    store.tidy(segment)
 
 
 def _seal(project: Project, segment: int) -> None:
@@ -425,7 +454,7 @@ def report_of(project: Project) -> Report:
         index=index,
         sealed=sealed,
         growing=max(0, store.count(project.pk) - sealed),
-        threshold=threshold_rows(project.instance.dimensions),
+        threshold=_threshold(project.instance.dimensions, index.search_language),
         ef_search=None if segment is None else parts.ef_search,
         progress=None if under_way is None else store.progress_of(under_way),
         table_bytes=table_bytes,
@@ -494,14 +523,15 @@ def index_for(actor: Actor, *, owner: str, handle: str) -> Report:
 def change_settings(*, actor: Actor, owner: str, handle: str, changes: dict[str, Any]) -> Report:
     """Change how the project's index is built and searched; the owner's to do.
 
-    changes: m, ef_construction, ef_search, target_recall, within the bounds of the model. What
-    changes the graph has it built anew in the background. Raises as `project_for`, and Invalid.
+    changes: m, ef_construction, ef_search, target_recall, search_language, within the bounds of the
+    model. What changes the graph has it built anew in the background, and so do other languages for
+    the index on words. Raises as `project_for`, and Invalid.
     """
     project = project_for(actor, Level.OWNER, owner=owner, handle=handle)
     with transaction.atomic():
         SearchIndex.objects.get_or_create(project=project)
         index = SearchIndex.objects.select_for_update().get(project=project)
-        before = index.target_recall
+        before, language = index.target_recall, index.search_language
         for name, value in changes.items():
             setattr(index, name, value)
         if index.ef_construction < 2 * index.m:
@@ -513,7 +543,9 @@ def change_settings(*, actor: Actor, owner: str, handle: str, changes: dict[str,
         if index.target_recall != before:
             index.measured_ef_search = index.measured_recall = None
         index.save()
-        if index.segment is not None and (_is_outdated(index) or index.measured_ef_search is None):
+        is_graph_due = _is_outdated(index) or index.measured_ef_search is None
+        is_other_language = index.search_language != language
+        if is_other_language or (index.segment is not None and is_graph_due):
             ask(project.pk)
     store.forget(project.pk)
     return report_of(project)

@@ -1,10 +1,12 @@
 """Embeddings: a vector with the text and metadata it stands for, and where a project keeps them."""
 
+from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from pgvector.django import VectorField
 
 from common.models import uuid7
+from embeddings.languages import LANGUAGES
 from llm_services.models import Instance
 from projects.models import Project
 
@@ -119,6 +121,14 @@ class SearchIndex(models.Model):
         validators=_between(0.5, 0.999),
         help_text="The recall@10 that searches should reach: 0.5 to 0.999.",
     )
+    search_language = models.CharField(  # noqa: DJ001 – null is no language, "" is none either
+        max_length=20,
+        null=True,
+        blank=True,
+        choices=[(each, each) for each in LANGUAGES],
+        help_text="What its texts are written in, for searching by words. Empty: words as they "
+        "are, without an index.",
+    )
     built_m = models.PositiveSmallIntegerField(null=True, editable=False)
     built_ef_construction = models.PositiveSmallIntegerField(null=True, editable=False)
     built_dimensions = models.PositiveSmallIntegerField(null=True, editable=False)
@@ -146,3 +156,92 @@ class RetiredSegment(models.Model):
 
     def __str__(self) -> str:
         return str(self.segment)
+
+
+class JobState(models.TextChoices):
+    """How far an embedding job is.
+
+    Finished: every text was dealt with, though some may have failed. Failed: it cannot go on.
+    """
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @classmethod
+    def active(cls) -> "list[JobState]":
+        """Return the states of jobs that are still to do something."""
+        return [cls.WAITING, cls.RUNNING]
+
+
+class EmbeddingJob(models.Model):
+    """Texts that are embedded and stored in a project in the background.
+
+    user: whose rights it has; by_admin_key: that it has those of the configured admin key instead.
+    tokens: those that the provider counted; null where it does not say.
+    failures: how often in a row the provider failed. seconds_per_text: of the last pieces.
+    error: why it stopped, or what it waits for.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="embedding_jobs")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    by_admin_key = models.BooleanField(default=False)
+    state = models.CharField(max_length=10, choices=JobState.choices, default=JobState.WAITING)
+    total = models.PositiveIntegerField(default=0)
+    done = models.PositiveIntegerField(default=0)
+    failed = models.PositiveIntegerField(default=0)
+    tokens = models.PositiveBigIntegerField(null=True, default=0)
+    failures = models.PositiveSmallIntegerField(default=0)
+    seconds_per_text = models.FloatField(null=True)
+    error = models.TextField(blank=True, default="")
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it is still to do something."""
+        return self.state in JobState.active()
+
+    @property
+    def waiting(self) -> int:
+        """How many texts are neither stored nor failed."""
+        return self.total - self.done - self.failed
+
+
+class EmbeddingJobItem(models.Model):
+    """A text that an embedding job has not stored: it waits, or failed. Those stored are deleted.
+
+    metadata: JSON text of an object; null where none was given.
+    vector: float32, little-endian; null where it is to be made of the text.
+    error: why it failed; "" for one that waits.
+    """
+
+    job = models.ForeignKey(EmbeddingJob, on_delete=models.CASCADE, related_name="items")
+    # Which it was in the request, from 0.
+    number = models.PositiveIntegerField()
+    text_id = models.CharField(max_length=MAXIMUM_TEXT_ID_LENGTH, db_collation="C")
+    text = models.TextField()
+    metadata = models.TextField(null=True)  # noqa: DJ001 - none is something else than an empty one
+    vector = models.BinaryField(null=True)
+    error = models.TextField(blank=True, default="")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["job", "text_id"], name="embedding_job_text_once"),
+            models.UniqueConstraint(fields=["job", "number"], name="embedding_job_number_once"),
+        ]
+
+    def __str__(self) -> str:
+        return self.text_id

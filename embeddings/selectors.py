@@ -3,20 +3,30 @@
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import quote_plus
 
 import orjson
 from django.db import InterfaceError, OperationalError
 
 from accounts.authentication import Credentials
-from accounts.policy import Actor, Level, require_admin
+from accounts.policy import Actor, Level, is_granted, require_admin
 from common.database import is_lost
-from common.errors import DomainError, FieldError, Invalid, NotFound
+from common.errors import (
+    DomainError,
+    FieldError,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Unauthenticated,
+)
 from common.versions import RowVersion
-from embeddings import batches, filters, store
+from embeddings import batches, filters, hybrid, store
 from embeddings.filters import Condition, Path
+from embeddings.hybrid import Asked, Fused, Mode
 from embeddings.recall import Comparison, compare
 from embeddings.store import Exclusion, Facets, Hit, Plan, Ranking, Row, Wanted
+from llm_services.embedding import embed_query, is_local
 from projects import access
 from projects.metadata import describe, validator_for
 from projects.models import Project
@@ -185,26 +195,145 @@ def similar_to(
     return _searching(credentials, owner, handle, search)
 
 
-def similar_to_vector(
+def similar_to_query(
     credentials: Credentials,
     *,
     owner: str,
     handle: str,
     body: Callable[[], bytes],
     wanted: Wanted,
+    for_words: Wanted,
 ) -> Found:
-    """Return the texts most similar to the vector in a JSON body.
+    """Return the texts most similar to the vector, or to the words, in a JSON body.
 
     body: reads the request; called once the actor is known to be allowed to search. It may hold a
     filter besides, where `wanted` has none.
-    Raises as `project_for`, and Invalid for the body.
+    for_words: what is wanted where the body holds words.
+    Raises as `project_for`, Invalid for the body, and as `similar_to_words`.
     """
     content = _once(body)
 
     def search(project: Project, rests_on: Sequence[RowVersion]) -> Ranking:
         return _nearest(project, content(), wanted, rests_on)
 
-    return _searching(credentials, owner, handle, search)
+    try:
+        return _searching(credentials, owner, handle, search)
+    except _Words as given:
+        for_words = replace(for_words, filter=given.condition)
+        return similar_to_words(
+            credentials, owner=owner, handle=handle, words=given.words, wanted=for_words
+        )
+
+
+class _Words(Exception):
+    """A body asks for words, which are not embedded before the permission is known for sure."""
+
+    def __init__(self, words: str, condition: Condition | None) -> None:
+        super().__init__()
+        self.words, self.condition = words, condition
+
+
+def similar_to_words(
+    credentials: Credentials, *, owner: str, handle: str, words: str, wanted: Wanted
+) -> Found:
+    """Return the texts whose vectors are most similar to that of some words.
+
+    Raises as `project_for`; Forbidden, or Unauthenticated, for those who read the project only
+    because everybody may, unless embedding costs nobody money; as `embed_query`.
+    """
+    known = access.look_up(credentials, owner=owner, handle=handle)
+    _check_may_embed(known)
+    try:
+        ranking = nearest_to_words(known.project, words, wanted, known.rests_on)
+    except store.Stale:
+        # The provider may have taken its time, and what the permission rests on has changed.
+        known = access.look_up(credentials, owner=owner, handle=handle)
+        _check_may_embed(known)
+        ranking = nearest_to_words(known.project, words, wanted)
+    return Found(known.actor, known.project, ranking)
+
+
+def nearest_to_words(
+    project: Project, words: str, wanted: Wanted, rests_on: Sequence[RowVersion] = ()
+) -> Ranking:
+    """Return the texts of a project most similar to some words; raise as `embed_query`."""
+    return store.nearest(project.pk, embed_query(project.instance, words), wanted, rests_on)
+
+
+def texts_like(
+    actor: Actor, *, owner: str, handle: str, words: str, wanted: Wanted
+) -> list[tuple[float, Row]]:
+    """Return the texts most similar to some words, each with its similarity, the best first.
+
+    Raises as `project_for` and `embed_query`.
+    """
+    project = project_for(actor, Level.READER, owner=owner, handle=handle)
+    found = [
+        (hit.similarity, store.get(project.pk, [hit.text_id]))
+        for hit in nearest_to_words(project, words, wanted).hits
+    ]
+    # Some may have been deleted meanwhile.
+    return [(similarity, row) for similarity, row in found if row is not None]
+
+
+@dataclass(frozen=True)
+class FusedFound:
+    """What a search by words, alone or beside vectors, returned, in which project, and to whom."""
+
+    actor: Actor
+    project: Project
+    fused: Fused
+
+    @property
+    def vectors(self) -> Found | None:
+        """Return how the vectors were searched; None where they were not."""
+        ranking = self.fused.ranking
+        return None if ranking is None else Found(self.actor, self.project, ranking)
+
+
+def matching_words(
+    credentials: Credentials,
+    *,
+    owner: str,
+    handle: str,
+    words: str | Callable[[], bytes],
+    asked: Asked,
+    wanted: Wanted,
+) -> FusedFound:
+    """Return the texts that hold some words; in hybrid mode, those whose vectors are similar too.
+
+    words: or what reads a JSON body that has them, and may have a vector and a filter beside them;
+    called once the actor is known to be allowed to search. Without a vector the words are embedded.
+    Raises as `project_for`, Invalid for the body, and in hybrid mode as `similar_to_words`.
+    """
+    known = access.look_up(credentials, owner=owner, handle=handle)
+    vector = None
+    if not isinstance(words, str):
+        dimensions = known.project.instance.dimensions
+        words, vector, condition = batches.parse_words(words(), dimensions)
+        wanted = _with_filter(wanted, condition)
+    if asked.mode is Mode.TEXT and vector is not None:
+        problem = "With mode=text, only words are searched for: leave the vector out."
+        raise Invalid(problem, errors=[FieldError("body.vector", problem)])
+    if asked.mode is Mode.HYBRID and vector is None:
+        _check_may_embed(known)
+        vector = embed_query(known.project.instance, hybrid.meant(words))
+        if not is_local(known.project.instance):
+            # The provider may have taken its time.
+            known = access.look_up(credentials, owner=owner, handle=handle)
+    fused = hybrid.search(known.project.pk, words, vector, asked, wanted)
+    return FusedFound(known.actor, known.project, fused)
+
+
+def _check_may_embed(known: access.Access) -> None:
+    project = known.project
+    if not is_local(project.instance) and not is_granted(known.actor, project):
+        refusal = Unauthenticated if known.actor.is_anonymous else Forbidden
+        raise refusal(
+            f"Project '{project}' is public, but searching it by words asks a provider whom its "
+            "owner pays: that is for those it is shared with, with their key. Search by a vector, "
+            "or by a text that it holds."
+        )
 
 
 def similar_if_remembered(known: access.Access, *, body: bytes, wanted: Wanted) -> Found | None:
@@ -214,7 +343,7 @@ def similar_if_remembered(known: access.Access, *, body: bytes, wanted: Wanted) 
     """
     try:
         ranking = _nearest(known.project, body, wanted, known.rests_on)
-    except store.Stale:
+    except (store.Stale, _Words):
         return None
     return Found(known.actor, known.project, ranking)
 
@@ -222,13 +351,21 @@ def similar_if_remembered(known: access.Access, *, body: bytes, wanted: Wanted) 
 def _nearest(
     project: Project, body: bytes, wanted: Wanted, rests_on: Sequence[RowVersion]
 ) -> Ranking:
-    vector, condition = batches.parse_query(body, project.instance.dimensions)
-    if condition is not None:
-        if wanted.filter is not None:
-            problem = "Send the filter in the body or in the query string, not in both."
-            raise Invalid(problem, errors=[FieldError("body.filter", problem)])
-        wanted = replace(wanted, filter=filters.parse(condition, "body.filter"))
-    return store.nearest(project.pk, vector, wanted, rests_on)
+    asked, condition = batches.parse_query(body, project.instance.dimensions)
+    wanted = _with_filter(wanted, condition)
+    if isinstance(asked, str):
+        raise _Words(asked, wanted.filter)
+    return store.nearest(project.pk, asked, wanted, rests_on)
+
+
+def _with_filter(wanted: Wanted, condition: Any) -> Wanted:
+    """Return what is wanted with the filter of a body besides; raise Invalid."""
+    if condition is None:
+        return wanted
+    if wanted.filter is not None:
+        problem = "Send the filter in the body or in the query string, not in both."
+        raise Invalid(problem, errors=[FieldError("body.filter", problem)])
+    return replace(wanted, filter=filters.parse(condition, "body.filter"))
 
 
 def _once(read: Callable[[], bytes]) -> Callable[[], bytes]:

@@ -16,7 +16,7 @@ from accounts.policy import Actor, Level, require_admin
 from common.database import retry_conflicts
 from common.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from common.handles import SYSTEM
-from embeddings import batches, indexes, store
+from embeddings import batches, indexes, store, texts
 from embeddings.batches import Batch, Expected
 from embeddings.files import Part
 from embeddings.selectors import Row, missing, spellings
@@ -32,33 +32,60 @@ _NO_METADATA = Violation(
 )
 
 
-def upload(*, actor: Actor, owner: str, handle: str, body: Callable[[], bytes]) -> list[str]:
-    """Store the new embeddings of a JSON body: all of them or none; return their ids in order.
-
-    body: reads the request; called once the actor is known to be allowed to write.
-    Raises as `project_for`; Invalid for the body; Conflict for an id that is stored or given twice.
-    """
-    project = project_to_edit(actor, owner, handle)
-    batch = batches.parse_batch(body(), expected_by(project))
-    store_batch(project, batch)
-    return batch.text_ids
+# Where the items of a JSON batch are in the request.
+in_batch = "body.embeddings[{}]".format
 
 
 @retry_conflicts
 def store_batch(project: Project, batch: Batch) -> None:
     """Store new embeddings in a project: all of them or none; raise Conflict or Invalid."""
-    row = batches.repeated(batch.text_ids)
-    if row is not None:
-        problem = f"text_id '{batch.text_ids[row]}' occurs more than once in the request."
-        raise Conflict(problem, errors=[FieldError(f"body.embeddings[{row}].text_id", problem)])
+    _refuse_repeated(batch)
     with transaction.atomic():
         locked = lock_for_upload(project)
-        _check(batch, locked, project, "body.embeddings[{}]".format)
+        _check(batch, locked, project, in_batch)
         try:
             store.insert(project.pk, locked.instance_id, **_columns(batch))
         except store.TextIdExists as error:
             raise _exists(error, batch) from error
         indexes.notice_growth(project, len(batch))
+
+
+def _refuse_repeated(batch: Batch) -> None:
+    row = batches.repeated(batch.text_ids)
+    if row is not None:
+        problem = f"text_id '{batch.text_ids[row]}' occurs more than once in the request."
+        raise Conflict(problem, errors=[FieldError(f"{in_batch(row)}.text_id", problem)])
+
+
+def check_batch(project: Project, batch: Batch) -> None:
+    """Raise what `store_batch` would for all but the vectors, before they are made."""
+    _refuse_repeated(batch)
+    with transaction.atomic():
+        check_part(project, lock_for_upload(project), batch)
+
+
+def check_part(
+    project: Project,
+    locked: Locked,
+    batch: Batch,
+    *,
+    numbers: Sequence[int] | None = None,
+    budget: Budget | None = None,
+) -> None:
+    """Raise what storing would for a part of an upload whose vectors are still to be made.
+
+    numbers: of its rows in a file; None for a JSON batch.
+    """
+    _check(
+        batch, locked, project, in_batch if numbers is None else partial(_row_of, numbers), budget
+    )
+    known = store.existing(project.pk, batch.text_ids)
+    if known:
+        raise _exists(store.TextIdExists(sorted(known)), batch, numbers)
+
+
+class VectorsMissing(Exception):
+    """An upload holds texts whose vectors are still to be made."""
 
 
 @retry_conflicts
@@ -67,7 +94,8 @@ def store_parts(project: Project, parts: Callable[[], Iterator[Part]]) -> list[s
 
     parts: reads them from the start; what it raises goes on. Called again after a deadlock, and to
     find out where an id occurred before.
-    Raises Conflict for an id that is stored or given twice, and Invalid.
+    Raises Conflict for an id that is stored or given twice, Invalid, and VectorsMissing for a text
+    without a vector.
     """
     ids: list[str] = []
     budget = Budget()
@@ -75,11 +103,12 @@ def store_parts(project: Project, parts: Callable[[], Iterator[Part]]) -> list[s
         locked = lock_for_upload(project)
         for part in parts():
             batch, numbers = part.batch, part.numbers
+            if batch.to_embed:
+                raise VectorsMissing
             row = batches.repeated(batch.text_ids)
             if row is not None:
-                raise _given_twice(batch.text_ids[row], numbers[row])
-            # Long uploads may take more time, but no more of it a row than short ones.
-            budget.seconds += Budget().seconds * len(batch) / batches.MAXIMUM_ITEMS
+                raise given_twice(batch.text_ids[row], numbers[row])
+            allow_for(batch, budget)
             _check(batch, locked, project, partial(_row_of, numbers), budget)
             try:
                 store.insert(project.pk, locked.instance_id, **_columns(batch))
@@ -90,11 +119,17 @@ def store_parts(project: Project, parts: Callable[[], Iterator[Part]]) -> list[s
     return ids
 
 
+def allow_for(batch: Batch, budget: Budget) -> None:
+    """Give the checks of a long upload more time, but no more of it a row than short ones have."""
+    budget.seconds += Budget().seconds * len(batch) / batches.MAXIMUM_ITEMS
+
+
 def _row_of(numbers: Sequence[int], row: int) -> str:
     return f"body.rows[{numbers[row]}]"
 
 
-def _given_twice(text_id: str, number: int) -> Conflict:
+def given_twice(text_id: str, number: int) -> Conflict:
+    """Return the refusal of an id that occurs before in the same file."""
     problem = f"text_id '{text_id}' occurs more than once in the request."
     return Conflict(problem, errors=[FieldError(f"body.rows[{number}].text_id", problem)])
 
@@ -109,7 +144,7 @@ def _exists_or_repeats(error: store.TextIdExists, part: Part, before: Iterator[P
     if not known:
         found = set(error.text_ids)
         row = next(row for row, each in enumerate(part.batch.text_ids) if each in found)
-        return _given_twice(part.batch.text_ids[row], part.numbers[row])
+        return given_twice(part.batch.text_ids[row], part.numbers[row])
     return _exists(store.TextIdExists(sorted(known)), part.batch, part.numbers)
 
 
@@ -117,12 +152,13 @@ def _exists_or_repeats(error: store.TextIdExists, part: Part, before: Iterator[P
 class Imported:
     """What became of the rows of a batch.
 
+    known: the ids that were stored already, which is why their rows were skipped.
     refused: the rows that the project's schema refuses, and why.
     """
 
     stored: int
     replaced: int
-    skipped: int
+    known: set[str]
     refused: dict[int, str]
 
 
@@ -141,7 +177,7 @@ def import_batch(project: Project, batch: Batch, *, replace: bool = False) -> Im
             rows = batch.part([row for row in range(len(batch)) if row not in refused])
             created = store.put_all(project.pk, locked.instance_id, **_columns(rows))
             indexes.notice_growth(project, len(rows))
-            return Imported(created, len(rows) - created, 0, refused)
+            return Imported(created, len(rows) - created, set(), refused)
         while True:
             known = store.existing(project.pk, batch.text_ids)
             refused = _refused(batch, locked, known=known)
@@ -158,7 +194,7 @@ def import_batch(project: Project, batch: Batch, *, replace: bool = False) -> Im
                 # Somebody else stored some of them since we looked.
                 continue
             indexes.notice_growth(project, len(rows))
-            return Imported(len(rows), 0, len(known), refused)
+            return Imported(len(rows), 0, known, refused)
 
 
 def _columns(batch: Batch) -> dict[str, Any]:
@@ -180,18 +216,29 @@ def _refused(batch: Batch, locked: Locked, *, known: set[str]) -> dict[int, str]
     return refused
 
 
+def known_ids(project: Project, text_ids: Sequence[str]) -> set[str]:
+    """Return which of these ids are stored."""
+    return store.existing(project.pk, text_ids)
+
+
 def put_embedding(
     *, actor: Actor, owner: str, handle: str, text_id: str, body: Callable[[], bytes]
 ) -> tuple[bool, Project, Row]:
     """Store one embedding, replacing the one of that id.
 
-    Return whether it is new, its project, and what is stored now. Raises as `upload`.
+    Return whether it is new, its project, and what is stored now. Raises as `project_for`; Invalid
+    for the body; as `texts.embedded` for one without a vector.
     """
     project = project_to_edit(actor, owner, handle)
     batch = batches.parse_item(body(), expected_by(project), text_id=text_id)
+    if batch.to_embed:
+        # What would be refused is not embedded.
+        with transaction.atomic():
+            _check(batch, lock_for_upload(project), project, _in_body)
+        batch = texts.embedded(project.instance, batch, _in_body)
     with transaction.atomic():
         locked = lock_for_upload(project)
-        _check(batch, locked, project, lambda row: "body")
+        _check(batch, locked, project, _in_body)
         created = store.put(
             project.pk,
             locked.instance_id,
@@ -205,6 +252,10 @@ def put_embedding(
     if row is None:
         raise NotFound(missing(project, text_id))
     return created, project, row
+
+
+def _in_body(row: int) -> str:
+    return "body"
 
 
 def project_to_edit(actor: Actor, owner: str, handle: str) -> Project:
@@ -317,11 +368,15 @@ def _violations(
             yield row, violations
 
 
+class ProjectChanged(Conflict):
+    """The project's LLM service is another one than a moment ago."""
+
+
 def _check_dimensions(batch: Batch, locked: Locked, project: Project) -> None:
     if locked.instance_id != project.instance_id:
-        raise Conflict(f"Project '{project}' has just changed its LLM service; try again.")
+        raise ProjectChanged(f"Project '{project}' has just changed its LLM service; try again.")
     if batch.vectors.shape[1] != locked.dimensions:
-        raise Conflict(f"The dimensions of project '{project}' have just changed; try again.")
+        raise ProjectChanged(f"The dimensions of project '{project}' have just changed; try again.")
 
 
 def _exists(

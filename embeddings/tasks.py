@@ -1,7 +1,9 @@
 """Background jobs about embeddings."""
 
+from uuid import UUID
+
 from common import jobs
-from embeddings import indexes
+from embeddings import embedding_jobs, indexes
 
 
 # Whoever is busy with an index may be a server process whose worker was killed: it ends soon.
@@ -15,3 +17,21 @@ def tend_index(*, project_id: int) -> None:
 def sweep_indexes() -> None:
     """Find the indexes that need to be looked after, and drop what is retired."""
     indexes.sweep()
+
+
+@jobs.task(embedding_jobs.WORK)
+def work_embedding_job(*, job_id: str) -> None:
+    """Embed and store texts of a job."""
+    embedding_jobs.work(UUID(job_id))
+
+
+@jobs.periodic("embeddings.sweep_embedding_jobs", cron="* * * * *")
+def sweep_embedding_jobs() -> None:
+    """Find embedding jobs that nobody works at any more."""
+    embedding_jobs.sweep()
+
+
+@jobs.periodic("embeddings.forget_embedding_jobs", cron="41 3 * * *")
+def forget_embedding_jobs() -> None:
+    """Delete embedding jobs that ended 30 days ago."""
+    embedding_jobs.forget_old()

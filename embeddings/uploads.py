@@ -5,8 +5,9 @@ from functools import partial
 from typing import BinaryIO
 
 from accounts.policy import Actor
-from embeddings import files
-from embeddings.services import expected_by, project_to_edit, store_parts
+from embeddings import embedding_jobs, files
+from embeddings.models import EmbeddingJob
+from embeddings.services import VectorsMissing, expected_by, project_to_edit, store_parts
 
 MEDIA_TYPES = files.MEDIA_TYPES
 
@@ -18,8 +19,10 @@ def upload_file(
     handle: str,
     media_type: str,
     body: Callable[[], BinaryIO],
-) -> list[str]:
-    """Store the new embeddings of a file: all of them or none; return their ids in order.
+) -> list[str] | EmbeddingJob:
+    """Store the new embeddings of a file: all of them or none.
+
+    Return their ids in order; for a file with texts without vectors, the job that embeds them.
 
     media_type: one of MEDIA_TYPES.
     body: spools the request; called once the actor is known to be allowed to write, and before
@@ -31,4 +34,7 @@ def upload_file(
     file_format = MEDIA_TYPES[media_type]
     with body() as sent, files.opened(sent, file_format) as stream:
         parts = partial(files.parts_of, stream, file_format, expected_by(project))
-        return store_parts(project, parts)
+        try:
+            return store_parts(project, parts)
+        except VectorsMissing:
+            return embedding_jobs.start(actor, project, parts, in_file=True)

@@ -32,7 +32,8 @@ from llm_services.providers import (
 )
 from llm_services.services import api_key_of
 
-# Texts that are embedded and kept at once: what a failure later on cannot lose any more.
+# Texts that a provider gets at once. What it returns is kept as it comes; the vectors of a model in
+# this process are kept piece by piece.
 _PIECE = 512
 _SWEPT_AT_ONCE = 5_000
 _SENTENCE = "Does this model answer?"
@@ -57,6 +58,11 @@ def provider_of(instance: Instance) -> Provider:
         ) from error
 
 
+def is_local(instance: Instance) -> bool:
+    """Say whether an instance's model runs in this process, so that its use costs nobody money."""
+    return provider_for(instance, "").is_local
+
+
 def embed_documents(instance: Instance, texts: Sequence[str]) -> Embedded:
     """Return the vectors of texts that are to be found, in their order.
 
@@ -75,12 +81,14 @@ def embed_documents(instance: Instance, texts: Sequence[str]) -> Embedded:
     for start in range(0, len(missing), _PIECE):
         piece = missing[start : start + _PIECE]
         try:
-            made = provider_of(instance).embed(piece, purpose=Purpose.DOCUMENT)
+            for number, made in provider_of(instance).parts(piece, purpose=Purpose.DOCUMENT):
+                lot = piece[number : number + len(made.vectors)]
+                # At once: what has come is not asked for again, even if this process is killed.
+                cache.keep(lot, made.vectors)
+                known.update(zip(lot, made.vectors, strict=True))
+                tokens = None if tokens is None or made.tokens is None else tokens + made.tokens
         except TextRefused as refusal:
             raise refusal.at(first[piece[refusal.index]]) from refusal
-        known.update(zip(piece, made.vectors, strict=True))
-        cache.keep(piece, made.vectors)
-        tokens = None if tokens is None or made.tokens is None else tokens + made.tokens
     vectors = np.empty((len(texts), instance.dimensions), dtype=np.float32)
     for index, text in enumerate(texts):
         vectors[index] = known[text]

@@ -1,5 +1,6 @@
 """Plain functions that make what tests need, and the client that asks like anybody else."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,7 +15,8 @@ from accounts import services as accounts
 from accounts.models import Role, User
 from accounts.policy import BOOTSTRAP_ADMIN
 from llm_services import services as llm_services
-from llm_services.models import Instance
+from llm_services.models import EmbeddedText, Instance
+from llm_services.providers import Purpose
 from projects import services as projects
 from projects.models import Project
 
@@ -118,6 +120,21 @@ def make_instance(
     }
     return llm_services.create_instance(
         actor=BOOTSTRAP_ADMIN, owner=owner, handle=handle, values=values
+    )
+
+
+def make_embedded(instance: Instance, *texts: str) -> None:
+    """Keep vectors of texts as if the instance's provider had been asked for them before."""
+    rows = np.eye(len(texts), instance.dimensions, dtype="<f4") + np.float32(0.1)
+    EmbeddedText.objects.bulk_create(
+        EmbeddedText(
+            owner=instance.owner,
+            fingerprint=instance.fingerprint(),
+            purpose=Purpose.DOCUMENT.value,
+            text_digest=hashlib.sha256(text.encode()).digest(),
+            vector=row.tobytes(),
+        )
+        for text, row in zip(texts, rows, strict=True)
     )
 
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from rest_framework import serializers
 
-from common.fields import QueryNumber, WholeNumber
+from common.fields import Choice, QueryNumber, WholeNumber
 from common.query import Query
 from embeddings.api.serializers import FilterText, filter_in
 from embeddings.indexes import Report
+from embeddings.languages import LANGUAGES
 from embeddings.models import IndexState
 from embeddings.selectors import Comparison, Plan, Wanted
 from projects.models import Project
@@ -36,6 +37,12 @@ class SettingsOut(serializers.Serializer[Any]):
         allow_null=True, help_text="Candidates of a search; null: measured by the target recall."
     )
     target_recall = serializers.FloatField(help_text="The recall@10 that searches should reach.")
+    search_language = serializers.ChoiceField(
+        choices=LANGUAGES,
+        allow_null=True,
+        help_text="What the texts are written in, for searching by words; null: words as they are, "
+        "without an index on them.",
+    )
 
 
 class IndexIn(serializers.Serializer[Any]):
@@ -47,6 +54,15 @@ class IndexIn(serializers.Serializer[Any]):
     )
     ef_search = WholeNumber(min_value=10, max_value=1000, required=False, allow_null=True)
     target_recall = JsonNumber(min_value=0.5, max_value=0.999, required=False)
+    search_language = Choice(
+        choices=LANGUAGES,
+        required=False,
+        allow_null=True,
+        help_text="What the texts are written in, for searching by words (`mode=text`, `hybrid`): "
+        "`simple` takes words as they are, `historical` does not tell u and v, i and j, w and vv "
+        "apart and finds similar spellings; the others stem words. null: as `simple`, but without "
+        "an index on the words.",
+    )
 
 
 class RowsOut(serializers.Serializer[Any]):
@@ -112,6 +128,7 @@ def index_shown(report: Report) -> dict[str, Any]:
             "ef_construction": index.ef_construction,
             "ef_search": index.ef_search,
             "target_recall": index.target_recall,
+            "search_language": index.search_language,
         },
         "ef_search": report.ef_search,
         "measured_recall": index.measured_recall,

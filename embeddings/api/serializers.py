@@ -15,11 +15,13 @@ from common.errors import FieldError, Invalid
 from common.fields import QueryDecimal, QueryFlag, QueryNumber, Text
 from common.query import DEFAULT_LIMIT, MAXIMUM_LIMIT, MAXIMUM_OFFSET, Query
 from embeddings import filters
-from embeddings.batches import MAXIMUM_ITEMS
+from embeddings.batches import MAXIMUM_ITEMS, MAXIMUM_WORDS
 from embeddings.selectors import Exclusion, Explanation, Found, Plan, Row, Wanted
 from projects.models import Project
 
 DEFAULT_THRESHOLD = 0.5
+# A question is seldom as similar to the text that answers it as two texts are.
+DEFAULT_THRESHOLD_FOR_WORDS = 0.0
 MAXIMUM_PATH_DEPTH = 32
 MAXIMUM_FILTER_LENGTH = 20_000
 
@@ -57,10 +59,11 @@ class SimilarQuery(Query):
         default=0, min_value=0, max_value=MAXIMUM_OFFSET, help_text="How many results to skip."
     )
     threshold = QueryDecimal(
-        default=DEFAULT_THRESHOLD,
+        required=False,
         min_value=0,
         max_value=1,
-        help_text="The least similarity of a result. The default hides weak ones.",
+        help_text=f"The least similarity of a result (default {DEFAULT_THRESHOLD}, which hides "
+        f"weak ones; {DEFAULT_THRESHOLD_FOR_WORDS:g} in searches by words).",
     )
     metadata_path = Text(
         required=False,
@@ -77,13 +80,26 @@ class SimilarQuery(Query):
     explain = QueryFlag(default=False, help_text="Whether to tell how the search was answered.")
 
 
-def wanted(query: dict[str, Any]) -> Wanted:
-    """Return what a search should return; raise Invalid for half an exclusion."""
+class WordsQuery(SimilarQuery):
+    """What a search by words looks for, and which part of the ranking it returns."""
+
+    q = Text(
+        max_length=MAXIMUM_WORDS,
+        help_text="The words to search for, such as a question: embedded with the project's LLM "
+        "service.",
+    )
+
+
+def wanted(query: dict[str, Any], *, threshold: float = DEFAULT_THRESHOLD) -> Wanted:
+    """Return what a search should return; raise Invalid for half an exclusion.
+
+    threshold: where the query has none.
+    """
     sizes = [query[name] for name in ("count", "limit") if name in query]
     return Wanted(
         limit=min(sizes, default=DEFAULT_LIMIT),
         offset=query["offset"],
-        threshold=query["threshold"],
+        threshold=query.get("threshold", threshold),
         exclusion=_exclusion(query.get("metadata_path"), query.get("metadata_value")),
         filter=filter_in(query),
         exact=query["exact"],
@@ -133,12 +149,18 @@ class EmbeddingIn(serializers.Serializer[Any]):
 
     text_id = serializers.CharField(max_length=300)
     instance_handle = serializers.CharField(
-        help_text="The project's own LLM service instance: `handle` or `owner/handle`."
+        required=False,
+        help_text="The project's own LLM service instance: `handle` or `owner/handle`. Needed with "
+        "a vector.",
     )
     instance_owner = serializers.CharField(required=False)
-    vector = VectorField()
+    vector = VectorField(
+        required=False, help_text="Left out, it is made of the text by the project's LLM service."
+    )
     vector_dim = serializers.IntegerField(
-        min_value=1, help_text="The instance's dimensions, and the vector's length."
+        required=False,
+        min_value=1,
+        help_text="The instance's dimensions, and the vector's length. Needed with a vector.",
     )
     text = serializers.CharField(required=False, allow_null=True, allow_blank=True)
     metadata = serializers.DictField(
@@ -211,11 +233,17 @@ class DeletedOut(serializers.Serializer[Any]):
     deleted_count = serializers.IntegerField()
 
 
-class VectorIn(serializers.Serializer[Any]):
-    """What to search for."""
+class SearchIn(serializers.Serializer[Any]):
+    """What to search for: a vector, or a text."""
 
+    text = serializers.CharField(
+        required=False,
+        max_length=MAXIMUM_WORDS,
+        help_text="Words, such as a question: embedded with the project's LLM service.",
+    )
     vector = serializers.ListField(
         child=serializers.FloatField(),
+        required=False,
         allow_empty=False,
         help_text="As many numbers as the project's LLM service has dimensions; or the base64 text "
         "of as many little-endian 32-bit floats.",
@@ -228,11 +256,32 @@ class VectorIn(serializers.Serializer[Any]):
     )
 
 
+class RanksOut(serializers.Serializer[Any]):
+    """The places of a result in both rankings, from 1; null where it is in none."""
+
+    vector = serializers.IntegerField(allow_null=True)
+    text = serializers.IntegerField(allow_null=True)
+
+
 class HitOut(serializers.Serializer[Any]):
     """One result."""
 
     id = serializers.CharField(help_text="The text_id.")
-    similarity = serializers.FloatField(help_text="Cosine similarity.")
+    similarity = serializers.FloatField(
+        allow_null=True, help_text="Cosine similarity; null in searches by words alone."
+    )
+    score = serializers.FloatField(
+        required=False,
+        help_text="In `text` and `hybrid` mode: what the results are ranked by, the sum of `weight "
+        "/ (rrf_k + rank)` over the rankings.",
+    )
+    ranks = RanksOut(required=False, help_text="In `text` and `hybrid` mode.")
+    highlight = serializers.CharField(
+        required=False,
+        allow_null=True,
+        help_text="In `text` and `hybrid` mode: the part of the text with most of the words, as "
+        "HTML: they are in `<mark>`, everything else is escaped. null where it holds none.",
+    )
 
 
 class ExplanationOut(serializers.Serializer[Any]):
@@ -317,13 +366,18 @@ def ranking(found: Found, explanation: Explanation | None = None) -> dict[str, A
         "results": [{"id": hit.text_id, "similarity": hit.similarity} for hit in found.hits],
     }
     if explanation is not None:
-        answer["explain"] = {
-            "plan": found.ranking.plan,
-            "complete": explanation.complete,
-            "fell_back": found.ranking.fell_back,
-            "ef_search": found.ranking.ef_search,
-            "compared": explanation.compared,
-            "indexed": explanation.sealed,
-            "growing": explanation.growing,
-        }
+        answer["explain"] = explained(found, explanation)
     return answer
+
+
+def explained(found: Found, explanation: Explanation) -> dict[str, Any]:
+    """Return how a search was answered as ExplanationOut describes it."""
+    return {
+        "plan": found.ranking.plan,
+        "complete": explanation.complete,
+        "fell_back": found.ranking.fell_back,
+        "ef_search": found.ranking.ef_search,
+        "compared": explanation.compared,
+        "indexed": explanation.sealed,
+        "growing": explanation.growing,
+    }

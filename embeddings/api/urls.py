@@ -5,7 +5,7 @@ The id of a text is the whole rest of the path, decoded once: it may hold slashe
 
 from django.urls import path, re_path
 
-from embeddings.api import filter_views, index_views, views
+from embeddings.api import filter_views, index_views, job_views, views
 
 _REST = r"(?P<owner>[^/]+)/(?P<project>[^/]+)/(?P<text_id>(?s:.+))\Z"
 
@@ -18,11 +18,21 @@ urlpatterns = [
     path(f"{_PROJECT}/delete", filter_views.Deletion.as_view(), {"text_id": "delete"}),
     path(f"{_PROJECT}/update", filter_views.Update.as_view(), {"text_id": "update"}),
     re_path(rf"^embeddings/{_REST}", views.OneEmbedding.as_view()),
-    path("similars/<str:owner>/<str:project>", views.SimilarToVector.as_view()),
+    path("similars/<str:owner>/<str:project>", views.SimilarToQuery.as_view()),
     path("similars/<str:owner>/<str:project>/recall", index_views.Recall.as_view()),
     re_path(rf"^similars/{_REST}", views.SimilarToText.as_view()),
     path("projects/<str:owner>/<str:project>/index", index_views.Index.as_view()),
     path("projects/<str:owner>/<str:project>/index/rebuild", index_views.Rebuild.as_view()),
+    path("projects/<str:owner>/<str:project>/embedding-jobs", job_views.Jobs.as_view()),
+    path("projects/<str:owner>/<str:project>/embedding-jobs/<uuid:id>", job_views.OneJob.as_view()),
+    path(
+        "projects/<str:owner>/<str:project>/embedding-jobs/<uuid:id>/cancel",
+        job_views.Cancellation.as_view(),
+    ),
+    path(
+        "projects/<str:owner>/<str:project>/embedding-jobs/<uuid:id>/retry",
+        job_views.Retry.as_view(),
+    ),
     path("admin/sanity-check", views.SanityCheck.as_view()),
     path("admin/footgun", views.Reset.as_view()),
 ]

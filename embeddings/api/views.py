@@ -1,5 +1,6 @@
 """Embeddings, similarity search, and the administrators' checks."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,25 +19,32 @@ from accounts.authentication import (
 )
 from common.api import Resource, media_type_of, read_body, spool_body
 from common.schema import Message, answer_example, body_example, operation, without_field
-from embeddings import selectors, services
+from embeddings import embedding_jobs, selectors, services
+from embeddings.api.hybrid_serializers import ModeQuery, WordsModeQuery, asked_in, fused_shown
+from embeddings.api.job_serializers import JobOut
+from embeddings.api.job_views import accepted, prefers_async
 from embeddings.api.listing import ListingQuery, answer, place_of, preferred
 from embeddings.api.serializers import (
+    DEFAULT_THRESHOLD_FOR_WORDS,
     DeletedOut,
     EmbeddingOut,
     EmbeddingsOut,
     ReplacedEmbeddingIn,
     SanityOut,
+    SearchIn,
     SimilarOut,
     SimilarQuery,
     UploadIn,
     UploadOut,
-    VectorIn,
     ranking,
     shown,
     uploaded,
     wanted,
 )
-from embeddings.selectors import Found
+from embeddings.batches import check_words
+from embeddings.hybrid import Asked, Mode
+from embeddings.models import EmbeddingJob
+from embeddings.selectors import Found, Wanted
 from embeddings.uploads import MEDIA_TYPES, upload_file
 
 TAG = "Embeddings"
@@ -52,6 +60,15 @@ _ITEM: dict[str, Any] = {
     "metadata": {"author": "Ann", "year": 1791},
 }
 _UPLOAD = body_example("One embedding", {"embeddings": [_ITEM]})
+_TEXTS = body_example(
+    "Two texts to embed",
+    {
+        "embeddings": [
+            {"text_id": "letter-1:p.3", "text": "My dear friend, …"},
+            {"text_id": "letter-1:p.4", "text": "The garden is …", "metadata": {"author": "Ann"}},
+        ]
+    },
+)
 _HITS = answer_example(
     "Two results",
     {
@@ -60,6 +77,31 @@ _HITS = answer_example(
         "results": [
             {"id": "letter-7:p.1", "similarity": 0.93},
             {"id": "letter-2:p.4", "similarity": 0.81},
+        ],
+    },
+)
+
+
+_FUSED = answer_example(
+    "Two results in hybrid mode",
+    {
+        "user_handle": "alice",
+        "project_handle": "letters",
+        "results": [
+            {
+                "id": "letter-7:p.1",
+                "similarity": 0.41,
+                "score": 0.0164,
+                "ranks": {"vector": 1, "text": 1},
+                "highlight": "The <mark>garden</mark> &amp; the <mark>rose</mark>s …",
+            },
+            {
+                "id": "letter-2:p.4",
+                "similarity": 0.38,
+                "score": 0.0113,
+                "ranks": {"vector": 2, "text": None},
+                "highlight": None,
+            },
         ],
     },
 )
@@ -100,16 +142,19 @@ class Embeddings(Resource):
         name="upload_embeddings",
         tag=TAG,
         request={"application/json": UploadIn, **dict.fromkeys(MEDIA_TYPES, OpenApiTypes.BINARY)},
-        answers={201: UploadOut},
-        errors=[404, 409],
+        answers={201: UploadOut, 202: JobOut},
+        errors=[404, 409, 502, 504],
         description=(
             "Up to 5000 embeddings in JSON, up to 500 000 as JSON lines, an Arrow stream or "
             "Parquet, stored whole or not at all. A vector in JSON is a list of numbers, or the "
             "base64 text of little-endian float32 numbers. An id that is stored already, or that "
             "occurs twice, is a 409: delete it first, or replace it with PUT. The body may have "
-            "`Content-Encoding: gzip` or `zstd`."
+            "`Content-Encoding: gzip` or `zstd`.\n\n"
+            "A text without a vector is embedded by the project's LLM service. More texts than a "
+            "request can wait for, those of a bulk format, and those sent with the header `Prefer: "
+            "respond-async`, become a job: 202, with its address in the header `Location`."
         ),
-        examples=[_UPLOAD],
+        examples=[_UPLOAD, _TEXTS],
     )
     def post(self, request: Request, owner: str, project: str) -> Response:
         """Store new embeddings."""
@@ -117,10 +162,16 @@ class Embeddings(Resource):
         media_type = media_type_of(request)
         if media_type in MEDIA_TYPES:
             body = partial(spool_body, request)
-            ids = upload_file(**where, media_type=media_type, body=body)
+            done = upload_file(**where, media_type=media_type, body=body)
         else:
-            ids = services.upload(**where, body=partial(read_body, request, others=MEDIA_TYPES))
-        return Response(uploaded(ids), status=201)
+            done = embedding_jobs.upload(
+                **where,
+                body=partial(read_body, request, others=MEDIA_TYPES),
+                in_background=prefers_async(request),
+            )
+        if isinstance(done, EmbeddingJob):
+            return accepted(done, background=prefers_async(request))
+        return Response(uploaded(done), status=201)
 
     @operation(
         "Delete all embeddings",
@@ -160,11 +211,11 @@ class OneEmbedding(Resource):
         tag=TAG,
         request=ReplacedEmbeddingIn,
         answers={200: EmbeddingOut, 201: EmbeddingOut},
-        errors=[404, 409],
+        errors=[404, 409, 502, 504],
         examples=[without_field(body_example("An embedding", _ITEM), "text_id")],
     )
     def put(self, request: Request, owner: str, project: str, text_id: str) -> Response:
-        """Store one embedding under this id, replacing what is there."""
+        """Store one embedding under this id, replacing what is there; a text alone is embedded."""
         created, found, row = services.put_embedding(
             actor=actor_of(request),
             owner=owner,
@@ -202,32 +253,100 @@ class Similar(Resource):
         return Response(ranking(found, explanation))
 
 
-class SimilarToVector(Similar):
-    """Search by a vector of one's own."""
+class SimilarToQuery(Similar):
+    """Search by a vector, or by words, of one's own."""
 
-    queries = {"post": SimilarQuery}
+    queries = {"get": WordsModeQuery, "post": ModeQuery}
 
     @operation(
-        "Search by vector",
-        name="search_by_vector",
+        "Search by words",
+        name="search_by_words",
         tag=SEARCH,
-        request=VectorIn,
         answers={200: SimilarOut},
-        errors=[404],
-        query=SimilarQuery,
-        description="Reads only: nothing is stored. Public projects can be searched without a key.",
-        examples=[body_example("A vector", {"vector": [0.02, -0.11, 0.31]}), _HITS],
+        errors=[404, 409, 502, 504],
+        query=WordsModeQuery,
+        description=(
+            "The words are embedded with the project's LLM service, once, unless `mode` is `text`. "
+            "Public projects can be searched by words without a key where that service is built in."
+        ),
+        examples=[_HITS, _FUSED],
     )
-    def post(self, request: Request, owner: str, project: str) -> Response:
-        """Return the project's texts most similar to a vector."""
-        found = selectors.similar_to_vector(
+    def get(self, request: Request, owner: str, project: str) -> Response:
+        """Return the project's texts most similar to some words."""
+        words = check_words(self.query["q"], "query.q")
+        if (asked := asked_in(self.query)).mode is not Mode.VECTOR:
+            return self.fused(request, owner, project, words, asked)
+        found = selectors.similar_to_words(
             credentials_of(request),
             owner=owner,
             handle=project,
-            body=partial(read_body, request),
-            wanted=wanted(self.query),
+            words=words,
+            wanted=_for_words(self.query),
         )
         return self.answer(request, found)
+
+    @operation(
+        "Search by vector or words",
+        name="search_by_vector",
+        tag=SEARCH,
+        request=SearchIn,
+        answers={200: SimilarOut},
+        errors=[404, 409, 502, 504],
+        query=ModeQuery,
+        description=(
+            "Send either `vector` or `text`; with `mode=text` a `text`, and with `mode=hybrid` a "
+            "`text` and, where it is not to be embedded here, its `vector`. Nothing is stored in "
+            "the project. Public projects can be searched without a key; by text where their LLM "
+            "service is built in."
+        ),
+        examples=[
+            body_example("A vector", {"vector": [0.02, -0.11, 0.31]}),
+            body_example("Words", {"text": "who painted the Mona Lisa"}),
+            _HITS,
+            _FUSED,
+        ],
+    )
+    def post(self, request: Request, owner: str, project: str) -> Response:
+        """Return the project's texts most similar to a vector or to some words."""
+        body = partial(read_body, request)
+        if (asked := asked_in(self.query)).mode is not Mode.VECTOR:
+            return self.fused(request, owner, project, body, asked)
+        found = selectors.similar_to_query(
+            credentials_of(request),
+            owner=owner,
+            handle=project,
+            body=body,
+            wanted=wanted(self.query),
+            for_words=_for_words(self.query),
+        )
+        return self.answer(request, found)
+
+    def fused(
+        self,
+        request: Request,
+        owner: str,
+        project: str,
+        words: str | Callable[[], bytes],
+        asked: Asked,
+    ) -> Response:
+        """Return the texts that hold words, alone or beside those with similar vectors."""
+        found = selectors.matching_words(
+            credentials_of(request),
+            owner=owner,
+            handle=project,
+            words=words,
+            asked=asked,
+            wanted=wanted(self.query),
+        )
+        note_actor(request, found.actor)
+        explanation = None
+        if self.query["explain"] and found.vectors is not None:
+            explanation = selectors.explanation_of(found.vectors)
+        return Response(fused_shown(found, explanation))
+
+
+def _for_words(query: dict[str, Any]) -> Wanted:
+    return wanted(query, threshold=DEFAULT_THRESHOLD_FOR_WORDS)
 
 
 class SimilarToText(Similar):

@@ -92,7 +92,9 @@ def target(field: Any) -> pa.DataType:
 
 def columns_of(schema: pa.Schema) -> list[str]:
     """Return which columns to read; raise Refused where needed ones are missing."""
-    for name in ("text_id", "vector"):
+    # What has a text and no vector is embedded.
+    has_only_texts = "text" in schema.names and "vector" not in schema.names
+    for name in ("text_id", "text" if has_only_texts else "vector"):
         if schema.names.count(name) != 1:
             found = ", ".join(schema.names[:20])
             raise Refused(f"it needs one column {name}; its columns are: {found[:300]}")

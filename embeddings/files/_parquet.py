@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import repeat
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -83,10 +84,12 @@ def _last_words(words: IO[bytes]) -> str:
 
 
 def rows_of(batch: Any) -> Iterator[dict[str, Any]]:
-    """Return the fields of each row; vectors as float32 arrays, null numbers as NaN."""
+    """Return the fields of each row; vectors as float32 arrays or None, null numbers as NaN."""
     names = [name for name in batch.schema.names if name != "vector"]
     columns = [plain_values(batch[name]) for name in names]
-    for vector, *others in zip(_vectors(batch["vector"]), *columns, strict=True):
+    has_vectors = "vector" in batch.schema.names
+    vectors = _vectors(batch["vector"]) if has_vectors else repeat(None, batch.num_rows)
+    for vector, *others in zip(vectors, *columns, strict=True):
         yield {"vector": vector, **dict(zip(names, others, strict=True))}
 
 

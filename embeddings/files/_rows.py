@@ -102,15 +102,13 @@ class Collector:
     def take(self, fraction: float | None) -> Rows:
         """Return what has been gathered, and start anew."""
         items, numbers = self._items, self._numbers
-        vectors = np.empty((len(items), self._expected.dimensions), dtype=np.float32)
-        for row, item in enumerate(items):
-            vectors[row] = item.vector
-        problems = batches.vector_problems(vectors)
+        batch = _batch(items, self._expected.dimensions)
+        problems = batches.problems_of(batch)
         for row, problem in problems.items():
             self._rejected.append(Rejected(numbers[row], items[row].text_id, problem))
         kept = [row for row in range(len(items)) if row not in problems]
         rejected = sorted(self._rejected, key=lambda each: each.row)
-        batch = _batch([items[row] for row in kept], vectors[kept] if problems else vectors)
+        batch = batch.part(kept)
         self._clear()
         return Rows(batch, [numbers[row] for row in kept], rejected, fraction)
 
@@ -120,13 +118,18 @@ class Collector:
         self._rejected: list[Rejected] = []
 
 
-def _batch(items: list[Item], vectors: Matrix) -> Batch:
+def _batch(items: list[Item], dimensions: int) -> Batch:
+    vectors = np.zeros((len(items), dimensions), dtype=np.float32)
+    for row, item in enumerate(items):
+        if item.vector is not None:
+            vectors[row] = item.vector
     return Batch(
         vectors,
         [each.text_id for each in items],
         [each.text for each in items],
         [each.metadata for each in items],
         [orjson.dumps(each.metadata) if each.metadata else b"{}" for each in items],
+        [row for row, each in enumerate(items) if each.vector is None],
     )
 
 

@@ -112,7 +112,8 @@ def _batches(stream: BinaryIO, expected: Expected) -> Iterator[Part]:
 
 def _batch_part(batch: Any, first: int, expected: Expected) -> Part:
     numbers = list(range(first, first + batch.num_rows))
-    vectors = _matrix(batch["vector"], expected.dimensions)
+    has_vectors = "vector" in batch.schema.names
+    vectors = _matrix(batch["vector"], expected.dimensions) if has_vectors else None
     kind = batch.schema.field("metadata").type if "metadata" in batch.schema.names else None
     nested = kind is not None and (pa.types.is_struct(kind) or pa.types.is_map(kind))
     if vectors is not None and not nested:

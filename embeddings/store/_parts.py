@@ -38,6 +38,7 @@ class Parts:
     dimensions: of the vectors in the segment.
     ef_search: candidates of a search through its graph.
     rows: about how many rows the segment has.
+    language: what its texts are written in, None where nobody said.
     """
 
     version: int | None = None
@@ -45,6 +46,7 @@ class Parts:
     dimensions: int = 0
     ef_search: int = 0
     rows: int = 0
+    language: str | None = None
 
 
 _remembered: dict[int, tuple[float, Parts]] = {}
@@ -64,6 +66,11 @@ def table_of(segment: int) -> sql.Identifier:
 def name_of(segment: int) -> str:
     """Return the same as text; migration 0002 spells it too."""
     return f"{PARENT}_{segment}"
+
+
+def words_index(segment: int, language: str) -> str:
+    """Return the name of the index on the words of a segment's texts."""
+    return f"{name_of(segment)}_words_{language}"
 
 
 def parts_of(project_id: int) -> Parts:
@@ -116,7 +123,7 @@ class Gone(OperationalError):
 _LOOK = f"""
     SELECT state.xmin::text::bigint, state.segment, coalesce(state.built_dimensions, 0)::int,
         coalesce(state.ef_search, state.measured_ef_search, 100)::int,
-        coalesce(greatest(pg_class.reltuples, 0), 0)::bigint
+        coalesce(greatest(pg_class.reltuples, 0), 0)::bigint, state.search_language
     FROM {STATE} AS state
     LEFT JOIN pg_class ON pg_class.oid = to_regclass('{PARENT}_' || state.segment)
     WHERE state.project_id = %(project)s

@@ -14,8 +14,19 @@ from typing import Any
 from django.db import OperationalError, connection, transaction
 from psycopg import sql
 
+from embeddings.languages import HISTORICAL
 from embeddings.store._graph import index_type, operand
-from embeddings.store._parts import GROWING, PARENT, STATE, forget, name_of, table_of, trusted
+from embeddings.store._lexemes import folded, lexemes
+from embeddings.store._parts import (
+    GROWING,
+    PARENT,
+    STATE,
+    forget,
+    name_of,
+    table_of,
+    trusted,
+    words_index,
+)
 from embeddings.store._wire import open_cursor
 
 _COLUMNS = trusted(
@@ -133,7 +144,8 @@ def _graph_of(segment: int) -> str:
 def tending(project_id: int) -> Iterator[bool]:
     """Hold the right to change the project's segments; False where another process has it.
 
-    Goes with the connection, so that it outlives transactions and not its holder.
+    Goes with the connection, so that it outlives transactions and not its holder. Afterwards the
+    connection is closed: its priority, its settings and the memory of building go with it, too.
     """
     key = {"kind": _TENDING, "project": project_id % 2**31}
     held = bool(_one("SELECT pg_try_advisory_lock(%(kind)s::int, %(project)s::int)", **key))
@@ -146,6 +158,8 @@ def tending(project_id: int) -> Iterator[bool]:
         if held and connection.is_usable():
             with open_cursor() as cursor:
                 cursor.execute("SELECT pg_advisory_unlock(%(kind)s::int, %(project)s::int)", key)
+            if not connection.in_atomic_block:
+                connection.close()
 
 
 def backend_pid() -> int:
@@ -195,8 +209,13 @@ def _everything(project_id: int, sealed_segment: int | None) -> sql.Composed:
     return sql.SQL("({rows}) AS everything").format(rows=rows)
 
 
-def index(segment: int, dimensions: int, settings: GraphSettings) -> None:
-    """Build those of a segment's indexes that are not there: the graph last."""
+def index(
+    segment: int, dimensions: int, settings: GraphSettings, language: str | None = None
+) -> None:
+    """Build those of a segment's indexes that are not there: the graph last.
+
+    language: what its texts are written in; without one, there is no index on their words.
+    """
     name = name_of(segment)
     statements = {
         f"{name}_pkey": "ALTER TABLE {table} ADD CONSTRAINT {name}"
@@ -204,6 +223,10 @@ def index(segment: int, dimensions: int, settings: GraphSettings) -> None:
         f"{name}_text_id": "ALTER TABLE {table} ADD CONSTRAINT {name}"
         " UNIQUE (project_id, text_id, segment)",
         f"{name}_metadata": "CREATE INDEX {name} ON {table} USING gin (metadata jsonb_path_ops)",
+        **{
+            each: f"CREATE INDEX {{name}} ON {{table}} {on}"
+            for each, on in _indexes_on_words(segment, language).items()
+        },
         _graph_of(segment): f"CREATE INDEX {{name}} ON {{table}} {_hnsw(dimensions, settings)}",
     }
     for each, statement in statements.items():
@@ -261,6 +284,70 @@ def rebuild_graph(segment: int, dimensions: int, settings: GraphSettings) -> Non
             cursor.execute("RESET max_parallel_maintenance_workers")
             cursor.execute("RESET lock_timeout")
             cursor.execute("RESET statement_timeout")
+
+
+def has_words(segment: int, language: str | None) -> bool:
+    """Say whether the segment has the indexes on the words of a language, and of no other."""
+    return _found_on_words(segment) == set(_indexes_on_words(segment, language))
+
+
+def index_words(segment: int, language: str | None) -> None:
+    """Give a segment in use the indexes on the words of a language, and of no other.
+
+    Blocks neither reading nor writing. Not inside a transaction.
+    """
+    wanted = _indexes_on_words(segment, language)
+    found = _found_on_words(segment)
+    with open_cursor() as cursor:
+        cursor.execute("SET statement_timeout = 0")
+        cursor.execute("SET lock_timeout = 0")
+        try:
+            for each, on in wanted.items():
+                if each not in found:
+                    names = {"name": sql.Identifier(each), "table": table_of(segment)}
+                    # One that was not finished is of no use.
+                    cursor.execute(
+                        trusted("DROP INDEX CONCURRENTLY IF EXISTS {name}").format(**names)
+                    )
+                    cursor.execute(
+                        trusted(f"CREATE INDEX CONCURRENTLY {{name}} ON {{table}} {on}").format(
+                            **names
+                        )
+                    )
+            for each in found - set(wanted):
+                cursor.execute(
+                    sql.SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(sql.Identifier(each))
+                )
+        finally:
+            cursor.execute("RESET lock_timeout")
+            cursor.execute("RESET statement_timeout")
+
+
+def _indexes_on_words(segment: int, language: str | None) -> dict[str, str]:
+    """Return the indexes that searches by words use, by name, and what they are on."""
+    if language is None:
+        return {}
+    # Whatever waits to be added to an index is read by every search; this one has time to add it.
+    found = {
+        words_index(segment, language): f"USING gin (({lexemes('text', language)}))"
+        " WITH (fastupdate = off)"
+    }
+    if language == HISTORICAL:
+        found[f"{name_of(segment)}_words_spelling"] = (
+            f"USING gin (({folded('text', language)}) gin_trgm_ops) WITH (fastupdate = off)"
+        )
+    return found
+
+
+def _found_on_words(segment: int) -> set[str]:
+    with open_cursor() as cursor:
+        cursor.execute(
+            "SELECT relname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid"
+            " WHERE indrelid = to_regclass(%(table)s) AND indisvalid"
+            " AND starts_with(relname, %(prefix)s)",
+            {"table": name_of(segment), "prefix": f"{name_of(segment)}_words_"},
+        )
+        return {str(name) for (name,) in cursor.fetchall()}
 
 
 def swap(project_id: int, segment: int, *, sealed_segment: int | None) -> None:

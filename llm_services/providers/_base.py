@@ -1,6 +1,6 @@
 """What every provider takes, returns and raises."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -43,6 +43,13 @@ class Provider(Protocol):
 
         Raises TextRefused for a text that the model cannot take, Misconfigured where the instance
         is wrong, BadGateway where the provider fails, GatewayTimeout where it is too slow.
+        """
+        ...
+
+    def parts(self, texts: Sequence[str], *, purpose: Purpose) -> Iterator[tuple[int, Embedded]]:
+        """Yield the vectors as they come, each lot with the number of its first text.
+
+        Raises as `embed`, after what came in spite of the failure has been yielded.
         """
         ...
 

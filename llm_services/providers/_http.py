@@ -6,9 +6,9 @@ its answer holds, or the key.
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -78,6 +78,18 @@ class _Passing(Exception):
         self.pause_s = pause_s
 
 
+@dataclass
+class _Batch:
+    """Texts that go out together, unless the provider refuses them.
+
+    first: the number of the first; parts: what came back, with the number of its first text.
+    """
+
+    texts: Sequence[str]
+    first: int
+    parts: list[tuple[int, Embedded]] = field(default_factory=list)
+
+
 class HttpProvider(ABC):
     """A provider that answers POST requests with JSON. Subclasses know what is in them."""
 
@@ -107,32 +119,61 @@ class HttpProvider(ABC):
 
     def embed(self, texts: Sequence[str], *, purpose: Purpose) -> Embedded:
         """Return a vector for every text; see Provider."""
-        batches = list(_batches(texts, self.limits))
-        if len(batches) == 1:
-            return self._embed_batch(texts, 0, purpose)
+        by_number = dict(self.parts(texts, purpose=purpose))
+        return joined([by_number[number] for number in sorted(by_number)], self.service.dimensions)
 
-        def embed_batch(batch: tuple[Sequence[str], int]) -> Embedded:
-            return self._embed_batch(batch[0], batch[1], purpose)
+    def parts(self, texts: Sequence[str], *, purpose: Purpose) -> Iterator[tuple[int, Embedded]]:
+        """Yield the vectors as they come; see Provider."""
+        batches = [_Batch(*each) for each in _batches(texts, self.limits)]
+        failures: dict[int, BaseException] = {}
+        for batch, failure in self._answers(batches, purpose):
+            yield from batch.parts
+            if failure is not None:
+                failures[batch.first] = failure
+        if failures:
+            raise failures[min(failures)]
 
+    def _answers(
+        self, batches: Sequence["_Batch"], purpose: Purpose
+    ) -> Iterator[tuple["_Batch", BaseException | None]]:
+        """Yield each batch when it is done, and why it failed; some are under way at once.
+
+        What has not begun when one fails is left undone.
+        """
         with ThreadPoolExecutor(max_workers=_CONCURRENCY) as threads:
-            # What has not begun when one fails is left undone.
-            parts = list(threads.map(embed_batch, batches))
-        return joined(parts, self.service.dimensions)
+            asked = {threads.submit(self._fill, each, purpose): each for each in batches}
+            try:
+                for done in as_completed(asked):
+                    if done.cancelled():
+                        continue
+                    failure = done.exception()
+                    if failure is not None:
+                        _cancel(asked)
+                    yield asked[done], failure
+            finally:
+                _cancel(asked)
 
-    def _embed_batch(self, texts: Sequence[str], first: int, purpose: Purpose) -> Embedded:
-        """Return the vectors of a batch, halving it while the provider refuses it as it is.
+    def _fill(self, batch: "_Batch", purpose: Purpose) -> None:
+        self._embed_batch(batch, batch.texts, batch.first, purpose)
+
+    def _embed_batch(
+        self, batch: "_Batch", texts: Sequence[str], first: int, purpose: Purpose
+    ) -> None:
+        """Get the vectors of a batch, halving it while the provider refuses it as it is.
 
         That finds the text that it will not take, and gets along with servers that take less at
         once than others of their protocol.
         """
         try:
-            return self._ask(texts, purpose)
+            batch.parts.append((first, self._ask(texts, purpose)))
         except _Refused as refusal:
             if len(texts) == 1:
                 raise self._explained(refusal.status, first, purpose) from None
+        else:
+            return
         middle = len(texts) // 2
-        halves = (texts[:middle], first), (texts[middle:], first + middle)
-        return joined([self._embed_batch(*half, purpose) for half in halves], 0)
+        self._embed_batch(batch, texts[:middle], first, purpose)
+        self._embed_batch(batch, texts[middle:], first + middle, purpose)
 
     def _explained(self, status: int, index: int, purpose: Purpose) -> DomainError:
         """Return what it means that a text was refused: does the provider take any?"""
@@ -287,6 +328,11 @@ class HttpProvider(ABC):
         return Misconfigured(
             f"{self._name}: the provider {problem}{_shown(status)}.", details=_details(status)
         )
+
+
+def _cancel(asked: Iterable[Future[None]]) -> None:
+    for each in asked:
+        each.cancel()
 
 
 def whole(answer: Any, *path: str) -> int | None:

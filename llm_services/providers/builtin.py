@@ -7,7 +7,7 @@ milliseconds, so requests beside them wait no longer for it than for each other.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 import numpy as np
@@ -46,6 +46,10 @@ class BuiltinProvider:
                 raise TextRefused(index, f"it has more than {LONGEST_TEXT} characters.")
         vectors: NDArray[np.float32] = _model().encode(list(texts))
         return Embedded(vectors, None)
+
+    def parts(self, texts: Sequence[str], *, purpose: Purpose) -> Iterator[tuple[int, Embedded]]:
+        """Yield all vectors at once; see Provider."""
+        yield 0, self.embed(texts, purpose=purpose)
 
 
 def _model() -> USE:

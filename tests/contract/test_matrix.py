@@ -8,7 +8,7 @@ import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import pytest
 from django.test import override_settings
@@ -29,13 +29,16 @@ from tests.contract.world import (
     ANYBODY,
     BAD_KEYS,
     EDITORS,
+    ENDED_JOB,
     OPERATIONS,
     OWNERS,
     READERS,
     SHAREES,
     STRANGERS,
     TEXT_ID_IN_URL,
+    WAITING_JOB,
     WITH_KEY,
+    WORDS,
     World,
     all_views,
     api_views,
@@ -56,6 +59,7 @@ _SERVICE = {
 }
 _PROJECT = {"instance_handle": "model"}
 _EMBEDDING = item("new", [0, 1, 0], metadata={})
+SHARED_WITH = set(READERS)
 _TO_SAM = {"share_with_handle": "sam", "role": "reader"}
 
 
@@ -124,6 +128,7 @@ def _rows() -> Iterator[Row]:
                 )
     yield from _projects()
     yield from _embeddings()
+    yield from _jobs()
     yield Row("GET", "/v1/admin/sanity-check", "/v1/admin/sanity-check", ADMINS, 200)
     yield Row("GET", "/v1/admin/footgun", "/v1/admin/footgun", ADMINS, 204)
 
@@ -241,6 +246,9 @@ def _embeddings() -> Iterator[Row]:
     letters, text = "/v1/similars/alice/letters", f"/v1/similars/alice/letters/{TEXT_ID_IN_URL}"
     vector = {"vector": [1, 0, 0]}
     yield Row("POST", every, letters, READERS, 200, vector, shows={"text id"})
+    # Asks a provider, whom the owner pays: not for everybody, even where everybody may read.
+    words = f"{letters}?{urlencode({'q': WORDS})}"
+    yield Row("GET", every, words, SHARED_WITH, 200, shows={"text id"})
     yield Row("GET", one, text, READERS, 200, shows={"text id"})
     route, recall = f"{every}/recall", f"{letters}/recall"
     yield Row("POST", route, recall, READERS, 200)
@@ -266,6 +274,17 @@ def _by_filter(every: str, letters: str, unnamed: dict[str, Any]) -> Iterator[Ro
         yield Row("DELETE", route, text, EDITORS, 200)
 
 
+def _jobs() -> Iterator[Row]:
+    every = "/v1/projects/{owner}/{project}/embedding-jobs"
+    jobs = "/v1/projects/alice/letters/embedding-jobs"
+    one, waiting, ended = f"{every}/{{id}}", f"{jobs}/{WAITING_JOB}", f"{jobs}/{ENDED_JOB}"
+    yield Row("GET", every, jobs, EDITORS, 200)
+    yield Row("GET", one, ended, EDITORS, 200, shows={"text id"})
+    yield Row("DELETE", one, ended, EDITORS, 200)
+    yield Row("POST", f"{one}/cancel", f"{waiting}/cancel", EDITORS, 200)
+    yield Row("POST", f"{one}/retry", f"{ended}/retry", EDITORS, 202)
+
+
 ROWS = list(_rows())
 
 
@@ -274,7 +293,7 @@ def _in_public(row: Row) -> Row:
 
     But a key for one other project stays one for that project only.
     """
-    if row.who == READERS:
+    if row.who is READERS:
         return replace(row, who=READERS | STRANGERS | {"anonymous"})
     if row.shows_to == READERS:
         return replace(row, shows_to=READERS | STRANGERS)

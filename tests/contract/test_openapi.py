@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from io import StringIO
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import orjson
 import pytest
@@ -15,19 +15,30 @@ from django.core.management import call_command
 from common import projects_api
 from config.documentation import document as served
 from embeddings import indexes
+from embeddings.models import EmbeddingJob, JobState
 from embeddings.uploads import MEDIA_TYPES
 from llm_services.providers.builtin import UNIVERSAL_SENTENCE_ENCODER
 from projects.models import Project
 from resources.models import File
 from tests.contract import document
 from tests.contract.world import ALIASES, api_views, described_at, methods_of, own_views
-from tests.factories import Answer, Caller, Cast, item, make_instance, make_project, make_user
+from tests.factories import (
+    Answer,
+    Caller,
+    Cast,
+    item,
+    make_embedded,
+    make_instance,
+    make_project,
+    make_user,
+)
 
 _WRITES = {"post", "put", "patch"}
 _VERBS = {"get", "list", "create", "replace", "update", "delete", "share", "unshare"}
 _VERBS |= {"count", "transfer", "upload", "search", "check", "rebuild", "measure", "test"}
+_VERBS |= {"cancel", "retry"}
 # What is done to what is there, with nothing to say about it.
-_WITHOUT_BODY = {"rebuild_index", "measure_recall"}
+_WITHOUT_BODY = {"rebuild_index", "measure_recall", "cancel_embedding_job", "retry_embedding_job"}
 
 
 def _operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -43,6 +54,7 @@ OWN_NAMES = {
     for _, template, described in OPERATIONS
     if projects_api.serves(template)
 }
+WORDS = "who painted the Mona Lisa"
 # The id in the examples of addresses.
 AN_EXAMPLE = "0198b5a4-2f6e-7cc1-9d53-6f0d4f9d2b10"
 is_own = projects_api.serves
@@ -168,6 +180,7 @@ def test_only_what_can_be_asked_without_a_key_says_so() -> None:
         "count_embeddings",
         "list_facets",
         "search_by_vector",
+        "search_by_words",
         "search_by_text",
         "measure_recall",
         "get_index",
@@ -598,7 +611,11 @@ def _example_path(template: str, described: dict[str, Any]) -> str:
     for parameter in described.get("parameters", []):
         if parameter["in"] == "path":
             path = path.replace(f"{{{parameter['name']}}}", quote(parameter["example"], safe=""))
-    return path
+    return f"{path}?{urlencode({'q': WORDS})}" if described["operationId"] in _BY_WORDS else path
+
+
+# What takes a query parameter that must be there.
+_BY_WORDS = {"search_by_words"}
 
 
 def _examples() -> Iterator[Any]:
@@ -621,6 +638,14 @@ _MAKES = {
 }
 
 
+_STATE_OF_JOB = {
+    "get_embedding_job": JobState.RUNNING,
+    "cancel_embedding_job": JobState.WAITING,
+    "retry_embedding_job": JobState.FAILED,
+    "delete_embedding_job": JobState.CANCELLED,
+}
+
+
 def _prepare(name: str) -> Caller:
     """Make what the examples speak of, but what the operation itself makes; return who may."""
     if name in OWN_NAMES:
@@ -632,7 +657,8 @@ def _prepare(name: str) -> Caller:
     make_user("alice")
     definition = {**_NEW, "definition_handle": "my-openai"}
     assert ada.post("/v1/llm-service-definitions/alice", definition).status == 201
-    make_instance("alice", "my-model")
+    model = make_instance("alice", "my-model")
+    make_embedded(model, "My dear friend, …", "The garden is …", WORDS)
     if "my-openai" not in makes:
         make_instance("alice", "my-openai")
     if name == "test_llm_service":
@@ -643,6 +669,10 @@ def _prepare(name: str) -> Caller:
         if "letter-1:p.3" not in makes and name != "replace_project":
             first = item("letter-1:p.3", [1, 2, 3], instance_handle="my-model")
             ada.post("/v1/embeddings/alice/letters", {"embeddings": [first]})
+    if name in _STATE_OF_JOB:
+        project = Project.objects.get(owner__handle="alice", handle="letters")
+        state = _STATE_OF_JOB[name]
+        EmbeddingJob.objects.create(pk=AN_EXAMPLE, project=project, state=state, total=1)
     if name.startswith("unshare"):
         shared = {"share_with_handle": "bob", "role": "reader"}
         for kind in ("llm-services", "llm-service-definitions"):

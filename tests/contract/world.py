@@ -18,13 +18,17 @@ from accounts.models import Role
 from accounts.policy import BOOTSTRAP_ADMIN
 from common import projects_api
 from embeddings import indexes
+from embeddings.models import EmbeddingJob, JobState
 from llm_services import services as llm_services
+from llm_services.models import Instance
+from projects.models import Project
 from tests.factories import (
     Answer,
     Caller,
     Cast,
     item,
     make_cast,
+    make_embedded,
     make_instance,
     make_project,
     make_user,
@@ -33,6 +37,10 @@ from tests.factories import (
 
 ADMIN_KEY = "configured-admin-key-of-the-contract-tests-0123456789"
 TEXT_ID = "canary/text id?1"
+WORDS = "the words of the contract tests"
+# Jobs of Alice's project: one that waits, and one that ended with a failure.
+WAITING_JOB = "0198b5a4-2f6e-7cc1-9d53-000000000001"
+ENDED_JOB = "0198b5a4-2f6e-7cc1-9d53-000000000002"
 TEXT_ID_IN_URL = "canary%2Ftext%20id%3F1"
 
 # Who may read these words is part of the matrix. The keys name what holds them.
@@ -107,6 +115,8 @@ def make_world() -> World:
     with override_settings(INDEX_THRESHOLD=1):
         indexes.tend(cast.project.pk)
 
+    make_embedded(Instance.objects.get(owner__handle="alice", handle="model"), WORDS)
+    _make_jobs(cast.project)
     other = make_project("alice", "other")
     keys = {
         "owner as reader": accounts.create_key(user=alice, role_cap=Role.READER),
@@ -135,6 +145,14 @@ def make_world() -> World:
     }
     assert sorted(actors) == ACTORS
     return World(cast, actors)
+
+
+def _make_jobs(project: Project) -> None:
+    EmbeddingJob.objects.create(pk=WAITING_JOB, project=project, total=1)
+    ended = EmbeddingJob.objects.create(
+        pk=ENDED_JOB, project=project, total=1, failed=1, state=JobState.FINISHED
+    )
+    ended.items.create(number=0, text_id=CANARIES["text id"], text="", error="It is too long.")
 
 
 def _fill_alice() -> None:
@@ -289,7 +307,7 @@ def _walk(resolver: URLResolver, prefix: str) -> Iterator[tuple[str, Any]]:
 
 def _template(address: str) -> str:
     # simplify_regex writes <name> for groups of both kinds of patterns.
-    plain = simplify_regex(address.replace("<str:", "<").replace("^", ""))
+    plain = simplify_regex(address.replace("<str:", "<").replace("<uuid:", "<").replace("^", ""))
     return plain.replace("<", "{").replace(">", "}")
 
 

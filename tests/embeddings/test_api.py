@@ -200,7 +200,7 @@ def test_a_missing_text_is_404(filled: Cast, method: str, path: str) -> None:
         ("PUT", PROJECT, {"GET", "POST", "DELETE"}),
         ("POST", f"{PROJECT}/a", {"GET", "PUT", "DELETE"}),
         ("PATCH", f"{PROJECT}/a", {"GET", "PUT", "DELETE"}),
-        ("GET", SIMILARS, {"POST"}),
+        ("PUT", SIMILARS, {"GET", "POST"}),
         ("POST", f"{SIMILARS}/a", {"GET"}),
         ("DELETE", f"{SIMILARS}/a", {"GET"}),
     ],

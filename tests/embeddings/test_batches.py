@@ -203,6 +203,9 @@ BASE64 = "vector in base64 must hold little-endian 32-bit floating point numbers
 INSTANCE = (
     "instance_handle must name the project's own LLM service instance: 'model' or 'alice/model'."
 )
+NO_VECTOR = "vector is required, or a text that the project's LLM service is to embed."
+ONLY_DIMENSIONS = "vector is required with vector_dim; leave both out to have the text embedded."
+EMPTY = "text is empty: there is nothing to embed."
 WHOLE = "vector_dim must be a whole number."
 
 
@@ -232,8 +235,16 @@ BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"instance_owner": "bob"}, "instance_handle", INSTANCE),
     ({"instance_owner": ["alice"]}, "instance_handle", INSTANCE),
     ({"instance_owner": {}}, "instance_handle", INSTANCE),
-    ({"vector": ...}, "vector", "vector is required."),
-    ({"vector": None}, "vector", "vector is required."),
+    ({"vector": ...}, "vector", NO_VECTOR),
+    ({"vector": None}, "vector", NO_VECTOR),
+    ({"vector": ..., "text": "A"}, "vector", ONLY_DIMENSIONS),
+    ({"vector": ..., "vector_dim": ..., "text": " \n"}, "text", EMPTY),
+    ({"vector": ..., "vector_dim": ..., "text": ["A"]}, "text", "text must be a string."),
+    (
+        {"vector": ..., "vector_dim": ..., "text": "A", "instance_handle": "other"},
+        "instance_handle",
+        INSTANCE,
+    ),
     ({"vector": "1,2,3"}, "vector", "vector is neither a list nor base64."),
     ({"vector": "AAAA"}, "vector", BASE64),
     ({"vector": ""}, "vector", BASE64),

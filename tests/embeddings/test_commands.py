@@ -283,6 +283,8 @@ class TestBadRows:
         vectors[3] = [0.0] * 512
         vectors[4] = None
         vectors[5][0] = 1e300
+        texts = [None if row == 4 else each["text"] for row, each in enumerate(rows)]
+        table = table.set_column(1, "text", pa.array(texts))
         table = table.set_column(3, "vector", pa.array(vectors, pa.list_(pa.float64())))
         ids = [row["text_id"] for row in rows]
         ids[6] = None

@@ -484,7 +484,7 @@ BAD_VECTORS: list[tuple[Any, str]] = [
         [1e39, 0, 0],
         "body.vector: vector has elements that are too large for 32-bit floating point.",
     ),
-    (..., 'body.vector: Send an object {"vector": [ … ]}.'),
+    (..., 'body.vector: Send an object {"vector": [ … ]} or {"text": "…"}.'),
 ]
 
 

@@ -22,21 +22,26 @@ INTERRUPTED = 130
 
 class Command(commands.Command):
     help = (
-        "Load texts with their vectors from a file into a project. JSON lines hold an object a "
-        "line, Parquet a column each: text_id, vector, text, metadata. A vector is a list of "
-        "numbers (in JSON lines also the base64 text of little-endian float32), metadata an object "
-        "or a text that holds JSON; text and metadata may be left out. Rows are committed in "
-        "batches, and those whose text_id is stored already are skipped: after an interruption run "
-        "the same command again. Every row that cannot be stored is told on standard error. Exit "
-        "code 0: every row is stored; 1: some were rejected; 2: it could not run or not finish."
+        "Load texts, with their vectors or without, from a file into a project. JSON lines hold an "
+        "object a line, Parquet a column each: text_id, vector, text, metadata. A vector is a list "
+        "of numbers (in JSON lines also the base64 text of little-endian float32), metadata an "
+        "object or a text that holds JSON; metadata may be left out, and so may either text or "
+        "vector: texts without one are embedded by the project's LLM service. Rows are committed "
+        "in batches, and those whose text_id is stored already are skipped and not embedded: after "
+        "an interruption run the same command again. Every row that cannot be stored is told on "
+        "standard error. Exit code 0: every row is stored; 1: some were rejected; 2: it could not "
+        "run or not finish."
     )
     example = """\
   manage.py loadembeddings letters.jsonl --project alice/letters
   manage.py loadembeddings letters.parquet --project alice/letters --create \\
       --instance alice/openai-small
+  manage.py loadembeddings texts.jsonl --project alice/notes --create \\
+      --instance _system/builtin
   zcat letters.jsonl.gz | manage.py loadembeddings - --project alice/letters --replace
 
-  {"text_id": "l-1", "vector": [0.1, -0.2], "text": "Dear Bob", "metadata": {"year": 1801}}"""
+  {"text_id": "l-1", "vector": [0.1, -0.2], "text": "Dear Bob", "metadata": {"year": 1801}}
+  {"text_id": "l-2", "text": "My dear Ann"}"""
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -57,7 +62,7 @@ class Command(commands.Command):
             "--instance",
             type=commands.address,
             metavar="OWNER/HANDLE",
-            help="with --create: the LLM service instance that made the vectors",
+            help="with --create: the LLM service instance that made the vectors, or makes them",
         )
         parser.add_argument(
             "--format", choices=files.FORMATS, help="instead of what the file's name tells"
