@@ -236,8 +236,13 @@ def _spelled(value: str) -> list[Any]:
 class SearchForm(FilterForm):
     """What to look for, and how."""
 
+    q = forms.CharField(
+        label=gettext_lazy("Find texts that mean something like this"),
+        required=False,
+        max_length=10_000,
+    )
     text_id = forms.CharField(
-        label=gettext_lazy("Id of a text"),
+        label=gettext_lazy("Find texts like the one with this id"),
         required=False,
         strip=False,
         max_length=300,

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils.translation import gettext
 
 from accounts.sessions import SessionCredentials
-from common.errors import DomainError, NotFound
+from common.errors import DomainError, NotFound, Unauthenticated
 from common.pagination import cursor_after, key_of
 from console import selectors as shown
 from console.forms import FilterForm, SearchForm, VectorForm
@@ -121,19 +121,18 @@ class Text(ProjectPage):
 
 
 class Search(ProjectPage):
-    """Looking for texts by a stored one (in the address) or by a pasted vector (in the body)."""
+    """Looking for texts by words or a stored text (in the address), or a vector (in the body)."""
 
     tab = "search"
-    parameters = frozenset({*_FILTER, "text_id", "threshold", "limit", "unlike"})
+    parameters = frozenset({*_FILTER, "q", "text_id", "threshold", "limit", "unlike"})
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        """Return what is like a stored text; only the form where none is named."""
-        if "text_id" not in request.GET:
+        """Return what is like words or a stored text; only the form where there is neither."""
+        search = self._like_text if "text_id" in request.GET else self._like_words
+        if not (request.GET.get("q") or request.GET.get("text_id")):
             return self._page(SearchForm(initial=request.GET.dict()), VectorForm())
         form = SearchForm(request.GET)
-        if form.is_valid() and not form.cleaned_data["text_id"]:
-            form.add_error("text_id", gettext("Type the id of a text of this project."))
-        results = self._results(form, self._like_text) if form.is_valid() else {}
+        results = self._results(form, search) if form.is_valid() else {}
         return self._page(form, VectorForm(), results)
 
     def post(self, request: HttpRequest) -> HttpResponse:
@@ -146,7 +145,13 @@ class Search(ProjectPage):
         self, form: SearchForm, vector_form: VectorForm, results: dict[str, Any] | None = None
     ) -> HttpResponse:
         used = vector_form if vector_form.is_bound else form
-        context = {"form": form, "vector_form": vector_form, "used": used, **(results or {})}
+        context = {
+            "form": form,
+            "vector_form": vector_form,
+            "used": used,
+            "by_id": "text_id" in self.request.GET,
+            **(results or {}),
+        }
         status = 400 if used.is_bound and used.errors else 200
         if self.is_partial("results"):
             return self.show("console/parts/results.html", context, status=status)
@@ -162,6 +167,9 @@ class Search(ProjectPage):
         except NotFound:
             form.add_error("text_id", gettext("This project has no text with this id."))
             return {}
+        except Unauthenticated:
+            # Who searches by words may cost the owner money.
+            raise
         except DomainError as error:
             refuse(form, error)
             return {}
@@ -196,6 +204,15 @@ class Search(ProjectPage):
             owner=self.owner,
             handle=self.handle,
             text_id=given["text_id"],
+            wanted=wanted,
+        )
+
+    def _like_words(self, given: dict[str, Any], wanted: Wanted) -> Found:
+        return selectors.similar_to_words(
+            SessionCredentials(self.actor),
+            owner=self.owner,
+            handle=self.handle,
+            words=given["q"],
             wanted=wanted,
         )
 
