@@ -253,7 +253,7 @@ class SearchForm(FilterForm):
         required=False,
         min_value=0,
         max_value=1,
-        initial=0.5,
+        initial=0,
         widget=forms.NumberInput(attrs={"step": "0.05"}),
     )
     limit = forms.TypedChoiceField(
@@ -274,9 +274,8 @@ class SearchForm(FilterForm):
     )
 
     def clean_threshold(self) -> float:
-        """Return the least similarity, the usual one where none is given."""
-        threshold = self.cleaned_data["threshold"]
-        return 0.5 if threshold is None else float(threshold)
+        """Return the least similarity; 0 where none is given: people see how similar texts are."""
+        return float(self.cleaned_data["threshold"] or 0)
 
 
 class VectorForm(SearchForm):

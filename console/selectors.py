@@ -21,8 +21,8 @@ from projects.selectors import projects_of, public_projects, shared_projects, wi
 MOST_PROJECTS = 100
 # Of one text in a list; the page of the text has all of it.
 EXCERPT = 400
-_MOST_DETAILS = 6
-_LONGEST_DETAIL = 80
+_MOST_DETAILS = 4
+_LONGEST_DETAIL = 48
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,15 @@ def _card(text_id: str, text: str, metadata: Any, *, similarity: float | None = 
     details = [
         each
         for each in details_of(metadata)
-        if each.is_plain and len(each.value) <= _LONGEST_DETAIL and each.path != "title"
+        if each.is_plain and len(each.value) <= _LONGEST_DETAIL and _says_something(each)
     ]
     excerpt = text if len(text) <= EXCERPT else f"{text[:EXCERPT]}…"
     return Card(text_id, title if named else text_id, excerpt, details[:_MOST_DETAILS], similarity)
+
+
+def _says_something(detail: Detail) -> bool:
+    """Leave out what a card says already, and addresses, which nobody reads."""
+    return detail.path != "title" and not detail.value.startswith(("http://", "https://"))
 
 
 def _details(value: Any, path: str) -> Iterator[Detail]:
