@@ -189,7 +189,7 @@ class FilterForm(PlainForm):
         label=gettext_lazy("Metadata key"),
         required=False,
         max_length=1000,
-        widget=forms.TextInput(attrs={**_HANDLE, "list": "keys", "autocomplete": "off"}),
+        widget=forms.TextInput(attrs={**_HANDLE, "list": "metadata-keys", "autocomplete": "off"}),
     )
     value = forms.CharField(label=gettext_lazy("is"), required=False, max_length=10_000)
     filter = forms.CharField(
@@ -269,7 +269,7 @@ class SearchForm(FilterForm):
         required=False,
         max_length=1000,
         widget=forms.TextInput(
-            attrs={**_HANDLE, "list": "keys", "autocomplete": "off", "placeholder": "author"}
+            attrs={**_HANDLE, "list": "metadata-keys", "autocomplete": "off", "placeholder": "author"}
         ),
     )
 

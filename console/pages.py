@@ -44,6 +44,8 @@ class Page(View):
                 self.actor = sessions.actor_of(request)
                 # The key's own record, and the log, know who asked.
                 request.api_actor = self.actor  # type: ignore[attr-defined]
+                if self.actor.user is not None:
+                    request.user = self.actor.user
                 self._check(request)
                 response = super().dispatch(request, *args, **kwargs)
             except Unauthenticated:

@@ -73,6 +73,12 @@ document.addEventListener("click", (event) => {
   else copy(button);
 });
 
+// Addresses say what was asked for, and nothing of fields that were left empty.
+document.addEventListener("htmx:configRequest", (event) => {
+  const given = event.detail.formData;
+  for (const [name, value] of [...given]) if (value === "" && name !== "text_id") given.delete(name);
+});
+
 // The whole page says what went wrong.
 for (const name of ["htmx:responseError", "htmx:sendError"]) {
   document.addEventListener(name, (event) => {
