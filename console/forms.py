@@ -269,7 +269,12 @@ class SearchForm(FilterForm):
         required=False,
         max_length=1000,
         widget=forms.TextInput(
-            attrs={**_HANDLE, "list": "metadata-keys", "autocomplete": "off", "placeholder": "author"}
+            attrs={
+                **_HANDLE,
+                "list": "metadata-keys",
+                "autocomplete": "off",
+                "placeholder": "author",
+            }
         ),
     )
 

@@ -217,7 +217,7 @@ class Search(ProjectPage):
         )
 
     def _like_vector(self, given: dict[str, Any], wanted: Wanted) -> Found:
-        return selectors.similar_to_vector(
+        return selectors.similar_to_query(
             SessionCredentials(self.actor),
             owner=self.owner,
             handle=self.handle,

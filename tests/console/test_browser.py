@@ -31,7 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Armarium]:
     try:
         yield running
     finally:
-        running.stop()
+        running.kill_everything()
 
 
 @pytest.fixture(scope="module")

@@ -151,7 +151,7 @@ def test_what_people_store_stays_text(texts: Cast, alice: Client) -> None:
         f"{PROJECT}/settings",
     ]
     for address in addresses:
-        text = page(alice.get(address), 200 if "key=" not in address else 400)
+        text = page(alice.get(address))
         assert "&lt;script&gt;" in text
         assert "{{7*7}}" in text
     page(alice.get(f"/?{urlencode({'q': HOSTILE})}"))
@@ -230,7 +230,9 @@ def test_searching_by_words_with_the_built_in_model(texts: Cast) -> None:
     answer = texts.sam.post("/v1/embeddings/sam/notes", {"embeddings": rows})
     assert answer.status == 201, answer.body
     text = page(client.get("/p/sam/notes/search?q=a+kitten+taking+a+nap"))
-    assert text.index("The cat sleeps") < text.index("Interest rates")
+    results = text.split("Why these?")[1]
+    assert "The cat sleeps" in results
+    assert results.find("Interest rates") in {-1, *range(results.index("The cat"), len(results))}
 
 
 # --- Sharing and settings -------------------------------------------------------------------------
