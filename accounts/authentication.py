@@ -84,6 +84,11 @@ class Credentials:
         self._key = key
         self.digest = b"" if key is None else hashlib.sha256(key.encode()).digest()
 
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether no key was sent."""
+        return self._key is None
+
     def resolve(self) -> Actor:
         """Return who asks, now; raise Unauthenticated."""
         return ANONYMOUS if self._key is None else actor_for(self._key)
@@ -186,3 +191,13 @@ class PublicReading(KeyRequired):
     def has_permission(self, request: Request, view: "APIView") -> bool:
         """Raise Unauthenticated for anonymous requests that write."""
         return request.method in self.anonymous_methods or super().has_permission(request, view)
+
+
+class PublicReadingUncheckedWriting(PublicReading):
+    """The same for a view with UncheckedKeyAuthentication, which looks itself whose key it is."""
+
+    def has_permission(self, request: Request, view: "APIView") -> bool:
+        """Raise Unauthenticated for requests without a key that write."""
+        if request.method not in self.anonymous_methods and credentials_of(request).is_anonymous:
+            raise Unauthenticated("This needs an API key: send 'Authorization: Bearer <key>'.")
+        return True

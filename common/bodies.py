@@ -14,7 +14,14 @@ from typing import BinaryIO
 import zstandard
 from django.http import HttpRequest
 
-from common.errors import LengthRequired, Malformed, TooLarge, Unavailable, UnsupportedMedia
+from common.errors import (
+    DomainError,
+    LengthRequired,
+    Malformed,
+    TooLarge,
+    Unavailable,
+    UnsupportedMedia,
+)
 
 JSON = "application/json"
 ENCODINGS = ("gzip", "zstd")
@@ -64,6 +71,24 @@ def read(request: HttpRequest, *, limit: int) -> bytes:
     """
     pieces = list(_unpacked(request, limit))
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def once(read: Callable[[], bytes]) -> Callable[[], bytes]:
+    """Return what reads a body at the first call, and then returns or refuses the same again."""
+    answers: list[bytes | DomainError] = []
+
+    def answer() -> bytes:
+        if not answers:
+            try:
+                answers.append(read())
+            except DomainError as refusal:
+                answers.append(refusal)
+        [known] = answers
+        if isinstance(known, DomainError):
+            raise known
+        return known
+
+    return answer
 
 
 def spool(request: HttpRequest, *, limit: int) -> BinaryIO:

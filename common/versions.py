@@ -6,6 +6,7 @@ that rests on rows remembers their versions too, and has the statement that uses
 sees rows and versions of one moment.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,32 @@ class RowVersion:
     table: str
     id: int
     version: int
+
+
+class Stale(Exception):
+    """Something that was remembered is true no longer."""
+
+
+def unchanged(tables: Iterable[str]) -> str:
+    """Return the SQL condition that rows of these tables have the versions they had.
+
+    Its parameters are those of `as_parameters`, for rows of the same tables in the same order.
+    """
+    conditions = [
+        f"EXISTS (SELECT 1 FROM {table}"  # noqa: S608 - names of our own tables
+        f" WHERE id = %(guard_{number})s AND xmin = %(version_{number})s::text::xid)"
+        for number, table in enumerate(tables)
+    ]
+    return " AND ".join(conditions) or "true"
+
+
+def as_parameters(rows: Sequence[RowVersion]) -> dict[str, Any]:
+    """Return the parameters of `unchanged`."""
+    parameters: dict[str, Any] = {}
+    for number, row in enumerate(rows):
+        parameters[f"guard_{number}"] = row.id
+        parameters[f"version_{number}"] = str(row.version)
+    return parameters
 
 
 class VersionOf(Func):

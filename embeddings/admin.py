@@ -9,14 +9,14 @@ from django.db.models import Q, QuerySet
 from django.db.models.functions import Left
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 
 from accounts.admin import actor_of
 from common.admin import CappedPaginator, ServiceAdmin, ServiceForm
 from common.errors import NotFound
-from embeddings import indexes, services
+from embeddings import embedding_jobs, indexes, services
 from embeddings.api.index_serializers import IndexIn
-from embeddings.models import Embedding, SearchIndex
+from embeddings.models import Embedding, EmbeddingJob, SearchIndex
 from embeddings.selectors import embedding_for
 from projects.admin import ProjectFilter
 from projects.models import Project
@@ -283,6 +283,72 @@ class SearchIndexAdmin(ServiceAdmin[SearchIndex]):
             changes=form.changes(),
         )
         return report.index
+
+
+@admin.register(EmbeddingJob)
+class EmbeddingJobAdmin(ServiceAdmin[EmbeddingJob]):
+    """Texts that are embedded in the background: how far they are, and what failed."""
+
+    part_of_its_owner = True
+    list_display = ["project", "state", "total", "done", "failed", "user", "created_at", "error"]
+    list_filter = ["state", ("project", ProjectFilter)]
+    list_select_related = ["project__owner", "user"]
+    ordering = ["-id"]
+    search_fields = ["project__handle", "project__owner__handle"]
+    actions = ["cancel", "retry"]
+    fields = [
+        "project",
+        "user",
+        "state",
+        "error",
+        "total",
+        "done",
+        "failed",
+        "tokens",
+        "created_at",
+        "started_at",
+        "finished_at",
+        "failures_shown",
+    ]
+    readonly_fields = fields
+
+    @admin.display(description="Texts that failed")
+    def failures_shown(self, job: EmbeddingJob) -> str:
+        """Return the first texts that failed, and why."""
+        first = embedding_jobs.failures_of(job)[:_EXCERPT]
+        return format_html_join("", "<p>{}: {}</p>", ((each.text_id, each.error) for each in first))
+
+    @admin.action(description="Cancel", permissions=["delete"])
+    def cancel(self, request: HttpRequest, rows: QuerySet[EmbeddingJob]) -> None:
+        """Stop the chosen jobs, all of them or none."""
+        for job in rows:
+            embedding_jobs.cancel(**_where(request, job))
+        self.message_user(request, f"{len(rows)} jobs are cancelled.")
+
+    @admin.action(description="Try again what was not stored", permissions=["delete"])
+    def retry(self, request: HttpRequest, rows: QuerySet[EmbeddingJob]) -> None:
+        """Have the chosen jobs go on, all of them or none."""
+        for job in rows:
+            embedding_jobs.retry(**_where(request, job))
+        self.message_user(request, f"{len(rows)} jobs are tried again in the background.")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Return False: jobs come from uploads."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: EmbeddingJob | None = None) -> bool:
+        """Return False as `has_add_permission` does."""
+        return False
+
+    def remove(self, request: HttpRequest, row: EmbeddingJob) -> None:
+        """Forget a job that has ended."""
+        embedding_jobs.delete(**_where(request, row))
+
+
+def _where(request: HttpRequest, job: EmbeddingJob) -> dict[str, Any]:
+    project = job.project
+    where = {"owner": project.owner.handle, "handle": project.handle, "job_id": job.pk}
+    return {"actor": actor_of(request), **where}
 
 
 def _shortened(text: str) -> str:

@@ -11,6 +11,7 @@ from django.db import InterfaceError, OperationalError
 
 from accounts.authentication import Credentials
 from accounts.policy import Actor, Level, is_granted, require_admin
+from common import bodies
 from common.database import is_lost
 from common.errors import (
     DomainError,
@@ -20,7 +21,7 @@ from common.errors import (
     NotFound,
     Unauthenticated,
 )
-from common.versions import RowVersion
+from common.versions import RowVersion, Stale
 from embeddings import batches, filters, hybrid, store
 from embeddings.filters import Condition, Path
 from embeddings.hybrid import Asked, Fused, Mode
@@ -211,7 +212,7 @@ def similar_to_query(
     for_words: what is wanted where the body holds words.
     Raises as `project_for`, Invalid for the body, and as `similar_to_words`.
     """
-    content = _once(body)
+    content = bodies.once(body)
 
     def search(project: Project, rests_on: Sequence[RowVersion]) -> Ranking:
         return _nearest(project, content(), wanted, rests_on)
@@ -245,7 +246,7 @@ def similar_to_words(
     _check_may_embed(known)
     try:
         ranking = nearest_to_words(known.project, words, wanted, known.rests_on)
-    except store.Stale:
+    except Stale:
         # The provider may have taken its time, and what the permission rests on has changed.
         known = access.look_up(credentials, owner=owner, handle=handle)
         _check_may_embed(known)
@@ -343,7 +344,7 @@ def similar_if_remembered(known: access.Access, *, body: bytes, wanted: Wanted) 
     """
     try:
         ranking = _nearest(known.project, body, wanted, known.rests_on)
-    except (store.Stale, _Words):
+    except (Stale, _Words):
         return None
     return Found(known.actor, known.project, ranking)
 
@@ -368,24 +369,6 @@ def _with_filter(wanted: Wanted, condition: Any) -> Wanted:
     return replace(wanted, filter=filters.parse(condition, "body.filter"))
 
 
-def _once(read: Callable[[], bytes]) -> Callable[[], bytes]:
-    """Return what reads a body at the first call, and then returns or refuses the same again."""
-    answers: list[bytes | DomainError] = []
-
-    def answer() -> bytes:
-        if not answers:
-            try:
-                answers.append(read())
-            except DomainError as refusal:
-                answers.append(refusal)
-        [known] = answers
-        if isinstance(known, DomainError):
-            raise known
-        return known
-
-    return answer
-
-
 def _searching(
     credentials: Credentials,
     owner: str,
@@ -397,7 +380,7 @@ def _searching(
     if known is not None:
         # What is remembered may be true no longer. The search finds out; a refusal may rest on it.
         try:
-            with suppress(store.Stale, DomainError):
+            with suppress(Stale, DomainError):
                 return Found(known.actor, known.project, search(known.project, known.rests_on))
         except (OperationalError, InterfaceError):
             # Other requests begin with a query that Django has look after its connection first.

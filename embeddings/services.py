@@ -16,6 +16,7 @@ from accounts.policy import Actor, Level, require_admin
 from common.database import retry_conflicts
 from common.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from common.handles import SYSTEM
+from common.versions import RowVersion
 from embeddings import batches, indexes, store, texts
 from embeddings.batches import Batch, Expected
 from embeddings.files import Part
@@ -37,11 +38,14 @@ in_batch = "body.embeddings[{}]".format
 
 
 @retry_conflicts
-def store_batch(project: Project, batch: Batch) -> None:
-    """Store new embeddings in a project: all of them or none; raise Conflict or Invalid."""
+def store_batch(project: Project, batch: Batch, rests_on: Sequence[RowVersion] = ()) -> None:
+    """Store new embeddings in a project: all of them or none; raise Conflict or Invalid.
+
+    rests_on: what must still be as the caller knows it; else Stale is raised.
+    """
     _refuse_repeated(batch)
     with transaction.atomic():
-        locked = lock_for_upload(project)
+        locked = lock_for_upload(project, rests_on)
         _check(batch, locked, project, in_batch)
         try:
             store.insert(project.pk, locked.instance_id, **_columns(batch))

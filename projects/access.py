@@ -1,10 +1,13 @@
-"""Remembers who may read which project, for requests that come again and again: searches.
+"""Remembers who may do what with which project, for requests that come again and again.
+
+Those are searches, and uploads of few rows or many.
 
 Finding the key, the account, the project and the level takes two queries and as much time as the
 search itself. The answer is kept in the process, with the versions of all rows it rests on: the
 key's, the account's, the project's, its owner's, its instance's and the share's. The search
-compares these in its own statement (`embeddings.store`), so what was revoked, unshared or made
-private is refused by the very next request, in every process, without one telling the others.
+compares these in its own statement (`embeddings.store`), and an upload in the one that locks the
+project, so what was revoked, unshared or made private is refused by the very next request, in every
+process, without one telling the others.
 
 Only permissions are remembered, never refusals: a grant takes effect at once as well.
 """
@@ -29,7 +32,7 @@ _MOST_REMEMBERED = 10_000
 
 @dataclass(frozen=True)
 class Access:
-    """That an actor may read a project.
+    """That an actor has a level on a project.
 
     project: with owner and instance; shared between threads, so not to be changed.
     rests_on: the rows that this follows from.
@@ -42,13 +45,15 @@ class Access:
     expires_at: datetime | None
 
 
-_remembered: OrderedDict[tuple[bytes, str, str], Access] = OrderedDict()
+_remembered: OrderedDict[tuple[bytes, str, str, Level], Access] = OrderedDict()
 _lock = threading.Lock()
 
 
-def remembered(credentials: Credentials, *, owner: str, handle: str) -> Access | None:
+def remembered(
+    credentials: Credentials, *, owner: str, handle: str, level: Level = Level.READER
+) -> Access | None:
     """Return what is remembered, which is true only while the versions are what they were."""
-    name = (credentials.digest, owner, handle)
+    name = (credentials.digest, owner, handle, level)
     with _lock:
         access = _remembered.get(name)
         if access is None:
@@ -59,22 +64,24 @@ def remembered(credentials: Credentials, *, owner: str, handle: str) -> Access |
     return access
 
 
-def look_up(credentials: Credentials, *, owner: str, handle: str) -> Access:
-    """Find out whether somebody may read a project, and remember it if so: two queries.
+def look_up(
+    credentials: Credentials, *, owner: str, handle: str, level: Level = Level.READER
+) -> Access:
+    """Find out whether somebody has a level on a project, and remember it if so: two queries.
 
     Raises Unauthenticated, Forbidden or NotFound, as `project_for` does.
     """
     actor = credentials.resolve()
     what = described(owner, handle)
     project: Any = fetch(
-        actor, Level.READER, _with_versions(actor), what, owner__handle=owner, handle=handle
+        actor, level, _with_versions(actor), what, owner__handle=owner, handle=handle
     )
     key = actor.key
     access = Access(
         actor, project, tuple(_rows(actor, project)), None if key is None else key.expires_at
     )
     with _lock:
-        _remembered[credentials.digest, owner, handle] = access
+        _remembered[credentials.digest, owner, handle, level] = access
         while len(_remembered) > _MOST_REMEMBERED:
             _remembered.popitem(last=False)
     return access

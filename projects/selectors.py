@@ -1,6 +1,6 @@
 """Finds projects that somebody may see."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 from uuid import UUID
@@ -24,6 +24,7 @@ from accounts.policy import (
 )
 from accounts.selectors import user_named
 from common.errors import FieldError, NotFound, ProjectNotFound
+from common.versions import RowVersion, Stale, as_parameters, unchanged
 from projects.default_project import default_project_of, ensure_default_project
 from projects.models import Project, ProjectShare
 
@@ -197,37 +198,44 @@ class Locked:
     metadata_schema: str
 
 
-def lock_for_upload(project: Project) -> Locked:
+def lock_for_upload(project: Project, rests_on: Sequence[RowVersion] = ()) -> Locked:
     """Keep the project and its instance as they are until the transaction ends: one query.
 
+    rests_on: what must still be as the caller knows it; else Stale is raised.
     Many uploads hold this lock at once; deleting or changing what they rely on waits for them, or
     they for it. Raises NotFound where the project went away or to another owner since it was read.
     """
     # Twice: a row that another transaction moved to another instance while this one waited for it
     # no longer fits the join, and is found by a new look only.
-    row = _locked_row(project) or _locked_row(project)
+    row = _locked_row(project, rests_on) or _locked_row(project, rests_on)
     if row is None:
         raise NotFound(f"Project '{project}' does not exist.")
-    return Locked(*row)
+    instance_id, dimensions, metadata_schema, is_unchanged = row
+    if not is_unchanged:
+        raise Stale
+    return Locked(instance_id, dimensions, metadata_schema)
 
 
-def _locked_row(project: Project) -> tuple[int, int, str] | None:
+def _locked_row(
+    project: Project, rests_on: Sequence[RowVersion]
+) -> tuple[int, int, str, bool] | None:
+    condition = unchanged(row.table for row in rests_on)
     with connection.cursor() as cursor:
         # FOR KEY SHARE conflicts with FOR UPDATE only, which is what changes take that uploads must
         # not overlap. Sharers of a row lock do not queue behind who waits to change the row; those
         # of an advisory lock do, so a stream of uploads cannot keep a change waiting for ever.
         cursor.execute(
-            """
-            WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(%s))
-            SELECT project.instance_id, instance.dimensions, project.metadata_schema
+            f"""
+            WITH turn AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(%(project)s))
+            SELECT project.instance_id, instance.dimensions, project.metadata_schema, {condition}
             FROM turn, projects_project project
             JOIN llm_services_instance instance ON instance.id = project.instance_id
-            WHERE project.id = %s AND project.owner_id = %s
+            WHERE project.id = %(project)s AND project.owner_id = %(owner)s
             FOR KEY SHARE OF project, instance
-            """,
-            [project.pk, project.pk, project.owner_id],
+            """,  # noqa: S608 - names of our own tables
+            {"project": project.pk, "owner": project.owner_id, **as_parameters(rests_on)},
         )
-        return cast("tuple[int, int, str] | None", cursor.fetchone())
+        return cast("tuple[int, int, str, bool] | None", cursor.fetchone())
 
 
 def wait_for_uploads(project: Project) -> None:

@@ -12,6 +12,7 @@ from rest_framework.response import Response
 from accounts.authentication import (
     Public,
     PublicReading,
+    PublicReadingUncheckedWriting,
     UncheckedKeyAuthentication,
     actor_of,
     credentials_of,
@@ -114,7 +115,8 @@ class Embeddings(Resource):
     bulk_media_types = MEDIA_TYPES
 
     # The policy decides who may read: the project may be public.
-    permission_classes = [PublicReading]
+    authentication_classes = [UncheckedKeyAuthentication]
+    permission_classes = [PublicReadingUncheckedWriting]
 
     @operation(
         "List embeddings",
@@ -158,16 +160,24 @@ class Embeddings(Resource):
     )
     def post(self, request: Request, owner: str, project: str) -> Response:
         """Store new embeddings."""
-        where: Any = {"actor": actor_of(request), "owner": owner, "handle": project}
         media_type = media_type_of(request)
+        done: list[str] | EmbeddingJob
         if media_type in MEDIA_TYPES:
-            body = partial(spool_body, request)
-            done = upload_file(**where, media_type=media_type, body=body)
+            done = upload_file(
+                actor=actor_of(request),
+                owner=owner,
+                handle=project,
+                media_type=media_type,
+                body=partial(spool_body, request),
+            )
         else:
             done = embedding_jobs.upload(
-                **where,
+                credentials_of(request),
+                owner=owner,
+                handle=project,
                 body=partial(read_body, request, others=MEDIA_TYPES),
                 in_background=prefers_async(request),
+                note=partial(note_actor, request),
             )
         if isinstance(done, EmbeddingJob):
             return accepted(done, background=prefers_async(request))

@@ -63,7 +63,6 @@ from embeddings.store._values import (
     Plan,
     Ranking,
     Row,
-    Stale,
     TextIdExists,
     Wanted,
 )
@@ -86,7 +85,6 @@ __all__ = [
     "Progress",
     "Ranking",
     "Row",
-    "Stale",
     "TextIdExists",
     "Wanted",
     "after",

@@ -15,7 +15,7 @@ Exactly answered is also what would be cut among equals, so that pages fit toget
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -24,7 +24,7 @@ import psycopg
 from django.db import OperationalError, connection
 from psycopg import sql
 
-from common.versions import RowVersion
+from common.versions import RowVersion, Stale, as_parameters, unchanged
 from embeddings.store import _graph
 from embeddings.store._conditions import Conditions, conditions_of
 from embeddings.store._parts import (
@@ -42,7 +42,6 @@ from embeddings.store._values import (
     Matrix,
     Plan,
     Ranking,
-    Stale,
     Wanted,
 )
 from embeddings.store._wire import encode_vector, open_cursor
@@ -105,7 +104,7 @@ def _rank(
         "threshold": wanted.threshold,
         **query,
         **conditions.parameters,
-        **_guarding(guards),
+        **as_parameters(guards),
     }
     tables = tuple(guard.table for guard in guards)
     for _ in range(_ATTEMPTS):
@@ -296,7 +295,7 @@ def _statement(shape: _Shape, plan: Plan, walked: int, dimensions: int) -> bytes
         f"{'WITH ' + ', '.join(named) if named else ''}"
         f" SELECT seen.at_home, seen.guarded, {counted}, {stored}, hits.text_id, hits.similarity"
         f" FROM (SELECT {_at_home(shape.stateless)} AS at_home,"
-        f" {_guarded(shape.guarded)} AS guarded) AS seen"
+        f" {unchanged(shape.guarded)} AS guarded) AS seen"
         " LEFT JOIN LATERAL (SELECT text_id, 1 - distance AS similarity FROM ("
         f"SELECT text_id, distance FROM ({rows}) AS compared"
         " ORDER BY distance, text_id LIMIT %(limit)s OFFSET %(offset)s"
@@ -343,24 +342,6 @@ def _at_home(stateless: bool) -> str:
     if stateless:
         return f"NOT EXISTS ({state})"
     return f"EXISTS ({state} AND xmin = %(version)s::text::xid)"
-
-
-def _guarded(tables: Iterable[str]) -> str:
-    """Return the condition that guarded rows have the versions they had."""
-    conditions = [
-        f"EXISTS (SELECT 1 FROM {table}"
-        f" WHERE id = %(guard_{number})s AND xmin = %(version_{number})s::text::xid)"
-        for number, table in enumerate(tables)
-    ]
-    return " AND ".join(conditions) or "true"
-
-
-def _guarding(guards: Sequence[RowVersion]) -> dict[str, Any]:
-    parameters: dict[str, Any] = {}
-    for number, guard in enumerate(guards):
-        parameters[f"guard_{number}"] = guard.id
-        parameters[f"version_{number}"] = str(guard.version)
-    return parameters
 
 
 # --- Running --------------------------------------------------------------------------------------

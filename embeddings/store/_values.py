@@ -106,10 +106,6 @@ class Ranking:
     fell_back: bool = False
 
 
-class Stale(Exception):
-    """What the caller relied upon has changed (a `RowVersion`); nothing was read."""
-
-
 class TextIdExists(Exception):
     """Some of the ids are stored already.
 

@@ -53,6 +53,7 @@ def test_every_model_is_there() -> None:
         "accounts.User",
         "auth.Group",
         "embeddings.Embedding",
+        "embeddings.EmbeddingJob",
         "embeddings.SearchIndex",
         "llm_services.ApiStandard",
         "llm_services.Definition",

@@ -295,3 +295,67 @@ def test_the_role_of_a_share_may_change_without_a_refusal(filled: Cast) -> None:
     editor = {"share_with_handle": "rita", "role": Role.EDITOR.value}
     assert filled.alice.post(f"{LETTERS}/share", editor).status == 201
     assert by_text(filled.rita).status == 200
+
+
+# --- Uploads --------------------------------------------------------------------------------------
+def upload(caller: Caller, text_id: str, path: str = "/v1/embeddings/alice/letters") -> Answer:
+    return caller.post(path, {"embeddings": [item(text_id, [1, 2, 3])]})
+
+
+def warm_up_uploads(caller: Caller) -> None:
+    """Upload until access is remembered, and prove that it is."""
+    for number in range(3):
+        assert upload(caller, f"warm-{number}").status == 201
+    with CaptureQueriesContext(connection) as captured:
+        assert upload(caller, "remembered").status == 201
+    made = [each["sql"] for each in captured.captured_queries]
+    assert not any("accounts_apikey" in each and "xmin" not in each for each in made), made
+
+
+def lower(cast: Cast) -> None:
+    """Make the editor a reader."""
+    granted = {"share_with_handle": "erin", "role": Role.READER.value}
+    assert cast.alice.post(f"{LETTERS}/share", granted).status == 201
+
+
+UPLOAD_REVOCATIONS: dict[str, tuple[Change, int]] = {
+    "key revoked": (lambda cast: accounts.revoke_keys(key_of("erin")), 401),
+    "key deleted": (lambda cast: accounts.delete_keys(key_of("erin")), 401),
+    "key made to expire": (
+        lambda cast: key_of("erin").update(expires_at=timezone.now() - YESTERDAY),
+        401,
+    ),
+    "key capped to reading": (lambda cast: key_of("erin").update(role_cap="reader"), 403),
+    "account deactivated": (lambda cast: set_access("erin", is_active=False), 401),
+    "share removed": (lambda cast: cast.alice.delete(f"{LETTERS}/share/erin"), 403),
+    "editor made a reader": (lower, 403),
+    "project deleted": (lambda cast: cast.alice.delete(LETTERS), 404),
+    "project replaced by another": (replace_project, 403),
+}
+
+
+@pytest.mark.parametrize(
+    ("revoke", "status"), list(UPLOAD_REVOCATIONS.values()), ids=list(UPLOAD_REVOCATIONS)
+)
+def test_what_is_revoked_is_refused_by_the_very_next_upload(
+    filled: Cast, revoke: Change, status: int
+) -> None:
+    warm_up_uploads(filled.erin)
+    revoke(filled)
+    for _ in range(2):
+        assert upload(filled.erin, "late").status == status
+    if status != 404:
+        assert filled.alice.get("/v1/embeddings/alice/letters/late").status == 404
+
+
+def test_a_reader_who_searched_may_not_upload(filled: Cast) -> None:
+    warm_up(filled.rita)
+    assert upload(filled.rita, "late").status == 403
+
+
+def test_a_refused_upload_is_told_once_it_is_known_that_nothing_changed(filled: Cast) -> None:
+    warm_up_uploads(filled.erin)
+    again = upload(filled.erin, "remembered")
+    assert again.status == 409
+    assert "remembered" in again["detail"]
+    assert upload(filled.erin, "other").status == 201

@@ -11,16 +11,17 @@ import pyarrow as pa
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from procrastinate.contrib.django.models import ProcrastinateJob
 
 from accounts import services as accounts
 from accounts.policy import BOOTSTRAP_ADMIN
-from common import jobs
 from embeddings import embedding_jobs, tasks
 from embeddings.embedding_jobs import WORK
 from embeddings.models import EmbeddingJob, EmbeddingJobItem
 from llm_services import embedding
 from projects.models import Project
 from projects.services import delete_project
+from tests.admin_site import accepted, act, address, page, sign_in
 from tests.answers import A_TIME, A_UUID, assert_refused, nothing_changes
 from tests.embeddings import bulk
 from tests.factories import Answer, Caller, Cast, item, make_project
@@ -326,9 +327,7 @@ def test_long_jobs_let_others_have_their_turn(
     cast: Cast, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = job_of(send(cast.erin, texts(30), **ASYNC))
-    monkeypatch.setattr(embedding_jobs, "_PIECE", 10)
     monkeypatch.setattr(embedding_jobs, "_TURN_S", 0.0)
-    monkeypatch.setattr(embedding_jobs.time, "monotonic", iter(range(10**6)).__next__)
     job = EmbeddingJob.objects.get()
     tasks.work_embedding_job(job_id=str(job.pk))
     assert len(rows(task_name=WORK, status="todo")) == 1
@@ -356,7 +355,7 @@ def test_jobs_that_got_lost_are_failed_and_old_ones_forgotten(cast: Cast, server
     EmbeddingJob.objects.update(created_at="2026-01-01T00:00:00Z")
     tasks.sweep_embedding_jobs()
     assert cast.erin.get(path)["state"] == "waiting"
-    jobs.ProcrastinateJob.objects.filter(task_name=WORK).delete()
+    ProcrastinateJob.objects.filter(task_name=WORK).delete()
     tasks.sweep_embedding_jobs()
     assert cast.erin.get(path)["state"] == "failed"
     tasks.forget_embedding_jobs()
@@ -364,6 +363,22 @@ def test_jobs_that_got_lost_are_failed_and_old_ones_forgotten(cast: Cast, server
     EmbeddingJob.objects.update(finished_at="2026-01-01T00:00:00Z")
     tasks.forget_embedding_jobs()
     assert cast.erin.get(path).status == 404
+
+
+def test_administrators_watch_cancel_and_retry(cast: Cast, server: Server) -> None:
+    items = [text("a"), text("long", "x" * (LONGEST + 1))]
+    path = job_of(send(cast.erin, items, **ASYNC))
+    job = EmbeddingJob.objects.get()
+    ada = sign_in()
+    accepted(act(ada, EmbeddingJob, "cancel", [job]))
+    assert cast.erin.get(path)["state"] == "cancelled"
+    accepted(act(ada, EmbeddingJob, "retry", [job]))
+    run_jobs()
+    assert cast.erin.get(path)["done"] == 1
+    assert "alice/notes" in page(ada.get(address(EmbeddingJob)))
+    shown = page(ada.get(address(job, "change")))
+    assert "long: text cannot be embedded" in shown
+    assert 'name="state"' not in shown
 
 
 # --- Files ----------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from tests.end_to_end.harness import ADMIN_KEY, ROOT, Armarium
 
 README = "README.md"
 PROJECTS_API = "docs/projects-api.md"
+TEXTS = "docs/texts.md"
 FILTERS = "docs/filters.md"
 
 
@@ -120,3 +121,26 @@ def test_the_lines_of_the_projects_api_work_in_shell_and_python(armarium: Armari
     assert done.returncode == 0, done.stderr
     _, agents = armarium.request("GET", "/agents?project=customer_support", key=keys[1])
     assert [each["name"] for each in agents["items"]] == ["Support Agent"]
+
+
+@pytest.mark.slow
+def test_the_lines_about_texts_embed_and_find_them(armarium: Armarium) -> None:
+    key = armarium.request("POST", "/v1/users", {"user_handle": "ann"})[1]["api_key"]
+    uploading, in_background, searching = lines_of("sh", TEXTS)
+    project, upload = map(json.loads, paste(uploading, armarium, key).splitlines())
+    assert (project["project_handle"], upload["uploaded"]) == ("notes", ["n1", "n2"])
+    location, listed = paste(in_background, armarium, key).splitlines()
+    (job,) = json.loads(listed)["jobs"]
+    assert location.endswith(f"/v1/projects/ann/notes/embedding-jobs/{job['id']}")
+    by_q, by_text = map(json.loads, paste(searching, armarium, key).splitlines())
+    assert [each["id"] for each in by_q["results"]] == ["n1"]
+    assert [each["id"] for each in by_text["results"]] == ["n2"]
+
+
+@pytest.mark.slow
+def test_words_find_articles_of_the_demo_at_the_first_start(armarium: Armarium) -> None:
+    query = "q=who%20painted%20the%20Mona%20Lisa&count=2"
+    status, answer = armarium.request("GET", f"/v1/similars/demo/wikipedia-vital?{query}", key=None)
+    assert status == 200
+    found = {each["id"] for each in answer["results"]}
+    assert found & {"wiki:en:Mona_Lisa", "wiki:en:Leonardo_da_Vinci"}
