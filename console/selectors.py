@@ -11,7 +11,6 @@ from accounts.policy import Actor, Level, account_level
 from common.errors import NotFound
 from embeddings.models import Embedding, IndexState, SearchIndex
 from embeddings.selectors import Hit, Row
-from embeddings.store import GROWING_SEGMENT
 from llm_services.models import Instance
 from llm_services.selectors import builtin_instance, instances_of
 from projects.models import Project
@@ -21,6 +20,7 @@ from projects.selectors import projects_of, public_projects, shared_projects, wi
 MOST_PROJECTS = 100
 # Of one text in a list; the page of the text has all of it.
 EXCERPT = 400
+_GROWING_SEGMENT = Embedding._meta.get_field("segment").default
 _MOST_DETAILS = 4
 _LONGEST_DETAIL = 48
 
@@ -109,7 +109,7 @@ def cards_of(project: Project, hits: Sequence[Hit]) -> list[Card]:
     """Return the texts that a search found, in its order: two queries."""
     index = SearchIndex.objects.filter(project=project).first()
     # Named, so that the other projects' partitions are left alone.
-    segments = {GROWING_SEGMENT, GROWING_SEGMENT if index is None else index.segment or 0}
+    segments = {_GROWING_SEGMENT, _GROWING_SEGMENT if index is None else index.segment or 0}
     rows = Embedding.objects.filter(
         project=project, segment__in=segments, text_id__in=[hit.text_id for hit in hits]
     )

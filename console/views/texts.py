@@ -223,6 +223,7 @@ class Search(ProjectPage):
             handle=self.handle,
             body=lambda: bytes(given["vector"]),
             wanted=wanted,
+            for_words=wanted,
         )
 
     def _lower(self, given: dict[str, Any]) -> str | None:
