@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from django.conf import settings
 from django.db import OperationalError, connection
@@ -10,6 +10,8 @@ from django.db import OperationalError, connection
 MINIMUM_POSTGRES = 15
 # Older releases of pgvector could corrupt HNSW indexes.
 MINIMUM_PGVECTOR = (0, 8, 4)
+# Of PostgreSQL's own "contrib" modules: searching by words needs them.
+NEEDED_EXTENSIONS = ("unaccent", "pg_trgm")
 _RETRY_S = 0.5
 _SAY_EVERY_S = 2.0
 _RISKY_WHEN_OFF = ("fsync", "full_page_writes", "synchronous_commit")
@@ -48,7 +50,8 @@ def wait_for_database(
 def check_database() -> list[str]:
     """Return warnings about the connected database.
 
-    Raises UnsuitableDatabase for a PostgreSQL or pgvector that is missing or too old.
+    Raises UnsuitableDatabase for a PostgreSQL or pgvector that is missing or too old, and for
+    extensions that are neither there nor can be made.
     """
     with connection.cursor() as cursor:
         cursor.execute("SELECT current_setting('server_version_num')::int, version()")
@@ -64,6 +67,15 @@ def check_database() -> list[str]:
             " LEFT JOIN pg_extension e ON e.extname = a.name WHERE a.name = 'vector'"
         )
         _check_pgvector(cursor.fetchone())
+        cursor.execute(
+            "SELECT needed.name, a.name IS NOT NULL,"
+            " has_database_privilege(current_database(), 'CREATE')"
+            " FROM unnest(%s::text[]) AS needed (name)"
+            " LEFT JOIN pg_available_extensions a ON a.name = needed.name"
+            " WHERE NOT EXISTS (SELECT 1 FROM pg_extension WHERE extname = needed.name)",
+            [list(NEEDED_EXTENSIONS)],
+        )
+        _check_missing_extensions(cursor.fetchall())
         cursor.execute(
             "SELECT name FROM pg_settings WHERE name = ANY(%s) AND setting = 'off' ORDER BY name",
             [list(_RISKY_WHEN_OFF)],
@@ -94,6 +106,28 @@ def _check_pgvector(found: tuple[str | None, str | None] | None) -> None:
         " database server (https://github.com/pgvector/pgvector), or unset DATABASE_URL to use the"
         " PostgreSQL that comes with Armarium."
     )
+
+
+def _check_missing_extensions(missing: Sequence[tuple[str, bool, bool]]) -> None:
+    """Refuse a database where a migration could not make an extension.
+
+    missing: the name of each, whether the server offers it, and whether our role may make it.
+    """
+    if absent := [name for name, is_offered, _ in missing if not is_offered]:
+        raise UnsuitableDatabase(
+            f"The database at {_place()} does not offer the extension {' and '.join(absent)}, which"
+            " searching by words needs. Install PostgreSQL's contrib modules on the database server"
+            " (the package postgresql-contrib), or unset DATABASE_URL to use the PostgreSQL that"
+            " comes with Armarium."
+        )
+    if refused := [name for name, _, may_create in missing if not may_create]:
+        commands = " ".join(f"CREATE EXTENSION {name};" for name in refused)
+        raise UnsuitableDatabase(
+            f"The database at {_place()} lacks the extension {' and '.join(refused)}, which"
+            " searching by words needs, and Armarium's role may not create it. Run"
+            f" `{commands}` there as the database's owner, or grant the role CREATE on the"
+            " database."
+        )
 
 
 def _version(text: str) -> tuple[int, ...]:

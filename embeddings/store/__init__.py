@@ -56,6 +56,7 @@ from embeddings.store._segments import (
     tending,
     tidy,
 )
+from embeddings.store._shaping import Described, Neighbour, describe, neighbours
 from embeddings.store._values import (
     GROWING_SEGMENT,
     Exclusion,
@@ -74,12 +75,14 @@ __all__ = [
     "MOST_CANDIDATES",
     "REMEMBER_FOR_S",
     "Analysed",
+    "Described",
     "Detail",
     "Exclusion",
     "Facets",
     "GraphSettings",
     "Hit",
     "Match",
+    "Neighbour",
     "Parts",
     "Plan",
     "Progress",
@@ -94,6 +97,7 @@ __all__ = [
     "copy",
     "count",
     "decode_vector",
+    "describe",
     "details",
     "dissolve",
     "drop_retired",
@@ -117,6 +121,7 @@ __all__ = [
     "metadata_matching",
     "nearest",
     "nearest_to_stored",
+    "neighbours",
     "new_segment",
     "of_other_dimensions",
     "page",

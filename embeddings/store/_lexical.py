@@ -22,6 +22,7 @@ from embeddings.languages import DEFAULT, HISTORICAL
 from embeddings.store._conditions import Conditions, conditions_of
 from embeddings.store._lexemes import folded, lexemes, query
 from embeddings.store._parts import VERSION, Parts, name_of, read, rows_of, trusted, words_index
+from embeddings.store._segments import has_words
 from embeddings.store._values import Matrix, Wanted
 from embeddings.store._wire import encode_vector
 from embeddings.words import Words, any_of, quoted
@@ -243,7 +244,8 @@ def resembling(project_id: int, analysed: Analysed, wanted: Wanted, *, limit: in
 
     def statement(parts: Parts) -> sql.Composed:
         rows = one.format(table="embeddings_embedding_growing", own="project_id = %(project)s")
-        if parts.segment is not None:
+        # Without its index, comparing the spelling of every text would take too long.
+        if parts.segment is not None and has_words(parts.segment, parts.language):
             rows += f" UNION ALL {one.format(table=name_of(parts.segment), own='true')}"
         return trusted(
             "SELECT {version}, hits.text_id, hits.score FROM (SELECT 1) AS one LEFT JOIN ("

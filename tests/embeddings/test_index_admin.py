@@ -48,9 +48,14 @@ def test_settings_are_changed_as_the_api_changes_them(cast: Cast, settings: Any)
         "ef_construction": 64,
         "ef_search": 77,
         "target_recall": 0.98,
+        "search_language": None,
     }
-    accepted(submit(ada, url, ef_search=""))
-    assert cast.alice.get("/v1/projects/alice/letters/index")["settings"]["ef_search"] is None
+    accepted(submit(ada, url, ef_search="", search_language="french"))
+    shown = cast.alice.get("/v1/projects/alice/letters/index")["settings"]
+    assert (shown["ef_search"], shown["search_language"]) == (None, "french")
+    accepted(submit(ada, url, search_language=""))
+    shown = cast.alice.get("/v1/projects/alice/letters/index")["settings"]
+    assert shown["search_language"] is None
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,13 @@ EXACT = {
     "state": "exact",
     "rows": {"total": 3, "indexed": 0, "growing": 3},
     "threshold_rows": 1_333_333,
-    "settings": {"m": 16, "ef_construction": 64, "ef_search": None, "target_recall": 0.98},
+    "settings": {
+        "m": 16,
+        "ef_construction": 64,
+        "ef_search": None,
+        "target_recall": 0.98,
+        "search_language": None,
+    },
     "ef_search": None,
     "measured_recall": None,
     "progress": None,
@@ -121,6 +127,7 @@ SETTINGS: list[tuple[dict[str, Any], int]] = [
     ({"ef_search": None}, 200),
     ({"target_recall": 0.5}, 200),
     ({"target_recall": 0.999}, 200),
+    ({"search_language": None}, 200),
     ({"m": 1}, 400),
     ({"m": 101, "ef_construction": 1000}, 400),
     ({"m": None}, 400),
@@ -138,6 +145,9 @@ SETTINGS: list[tuple[dict[str, Any], int]] = [
     ({"ef_search": "100"}, 400),
     ({"ef_search": {}}, 400),
     ({"target_recall": 0.4}, 400),
+    ({"search_language": ""}, 400),
+    ({"search_language": "French"}, 400),
+    ({"search_language": ["french"]}, 400),
     ({"target_recall": 1}, 400),
     ({"target_recall": "0.9"}, 400),
     ({"target_recall": True}, 400),
@@ -159,6 +169,12 @@ def test_settings_are_taken_within_their_bounds(
     else:
         assert answer["errors"]
         assert not SearchIndex.objects.exists()
+
+
+def test_a_project_whose_texts_have_a_language_is_indexed_sooner(filled: Cast) -> None:
+    answer = filled.alice.patch(INDEX, {"search_language": "french"})
+    assert (answer.status, answer["threshold_rows"]) == (200, 1_000)
+    assert answer["settings"]["search_language"] == "french"
 
 
 def test_candidates_while_building_are_at_least_twice_the_links(filled: Cast) -> None:

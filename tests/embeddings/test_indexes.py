@@ -524,6 +524,7 @@ class TestSettings:
             "ef_construction": 100,
             "ef_search": None,
             "target_recall": 0.98,
+            "search_language": None,
         }
         assert list(segments().values()) == [300]
         assert_searched_right(shelf, range(300), plans={"hnsw"})

@@ -10,7 +10,7 @@ from django.db import IntegrityError, connection, transaction
 from psycopg.sql import Composable
 
 from common.errors import NotFound
-from embeddings import services, store
+from embeddings import services, store, words
 from embeddings.batches import Batch
 from embeddings.filters import Comparison, Negation, Operator, Path
 from embeddings.models import Embedding
@@ -84,6 +84,14 @@ def wanted(**changes: Any) -> Wanted:
     return Wanted(**{"limit": 10, "offset": 0, "threshold": 0.5, **changes})
 
 
+def by_words(project: int) -> object:
+    analysed = store.analyse(project, words.read("some -other"))
+    store.resembling(project, analysed, wanted(filter=ANN), limit=10)
+    found = store.matching(project, analysed, wanted(filter=ANN), least_share=0.3, limit=10)
+    ids = [each.text_id for each in found]
+    return store.details(project, ids, analysed, vector=QUERY, excerpts=True)
+
+
 SHAPES: dict[str, Callable[[int], object]] = {
     "count": store.count,
     "page": lambda project: store.page(project, limit=10, offset=0),
@@ -103,6 +111,7 @@ SHAPES: dict[str, Callable[[int], object]] = {
     "page, filter": lambda project: store.page(project, limit=10, offset=9, condition=ANN),
     "after, filter": lambda project: store.after(project, "t010", limit=10, condition=OTHERS),
     "nearest, filter": lambda project: store.nearest(project, QUERY, wanted(filter=ANN)),
+    "by words": by_words,
     "facets": lambda project: store.facets(project, ANN.path, OTHERS, limit=5),
     "change metadata": lambda project: store.change_metadata(
         project, text_ids=["t010", "t020"], metadata=[b"{}", b"{}"]
