@@ -6,6 +6,7 @@ The API knows no session; its requests pass these by.
 from collections.abc import Callable
 from typing import Any
 
+from axes.middleware import AxesMiddleware
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
@@ -33,3 +34,7 @@ class Authentication(_ForPages, AuthenticationMiddleware):
 
 class Messages(_ForPages, MessageMiddleware):
     """Messages to be shown once, for pages."""
+
+
+class SignInLimit(_ForPages, AxesMiddleware):  # type: ignore[misc]
+    """The answer to too many failed attempts to sign in, for pages."""

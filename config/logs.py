@@ -94,6 +94,8 @@ def logging_settings(*, level: str, as_json: bool) -> dict[str, Any]:
             # Refusals are answers, not events; django-structlog already notes each request.
             "django.request": {"level": "ERROR"},
             "django.security": {"level": "ERROR"},
+            # It tells of each session that begins or ends, and of what it did not have to clean up.
+            "axes": {"level": "WARNING"},
             # Its lines show the arguments of jobs; `common.jobs` notes each job without them.
             "procrastinate": {"level": "CRITICAL"},
             "procrastinate.worker.worker": {"level": "ERROR"},

@@ -44,3 +44,8 @@ def address_in(environ: Mapping[str, Any]) -> str | None:
         # Our proxy adds the address it sees at the end; what stands before may be made up.
         address = environ.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip() or address
     return address
+
+
+def client_address(request: HttpRequest) -> str | None:
+    """Return the address that failed attempts to sign in are counted by."""
+    return address_in(request.META)

@@ -4,6 +4,7 @@ Each variable is explained in docs/configuration.md.
 """
 
 import re
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ CONTENT_SECURITY_POLICY = {
 # --- Applications ---------------------------------------------------------------------------------
 INSTALLED_APPS = [
     "config",
+    "console",
     "resources",
     "embeddings",
     "projects",
@@ -99,12 +101,15 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django_structlog",
+    "django_htmx",
+    "axes",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.postgres",
+    "django.contrib.humanize",
     "django.contrib.staticfiles",
 ]
 MIDDLEWARE = [
@@ -120,6 +125,7 @@ MIDDLEWARE = [
     "django.middleware.csrf.CsrfViewMiddleware",
     "common.pages.Authentication",
     "common.pages.Messages",
+    "common.pages.SignInLimit",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 TEMPLATES = [
@@ -210,6 +216,30 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
 ]
 
+# The first counts failed attempts and lets nobody in; the second looks at passwords.
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+]
+# An address may fail so often with one handle, then not at all for a while; others are let in.
+AXES_FAILURE_LIMIT = 10
+AXES_COOLOFF_TIME = timedelta(minutes=15)
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_RESET_ON_SUCCESS = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
+AXES_USERNAME_FORM_FIELD = "username"
+AXES_SENSITIVE_PARAMETERS = ["username", "ip_address", "key", "next"]
+AXES_CLIENT_IP_CALLABLE = "config.request_log.client_address"
+AXES_LOCKOUT_CALLABLE = "console.errors.locked_out"
+# Who came in is in the request log.
+AXES_DISABLE_ACCESS_LOG = True
+AXES_VERBOSE = False
+AXES_ENABLE_ADMIN = False
+# It looks for the middleware by its own name; ours passes the API by.
+SILENCED_SYSTEM_CHECKS = ["axes.W002"]
+CSRF_FAILURE_VIEW = "console.errors.csrf_failure"
+LOGIN_URL = "sign-in"
+
 # --- API ------------------------------------------------------------------------------------------
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.KeyAuthentication"],
@@ -286,6 +316,8 @@ SPECTACULAR_SETTINGS = {
 
 # --- Language, time, files ------------------------------------------------------------------------
 LANGUAGE_CODE = "en"
+# Of pages; the API and the administration site speak English.
+LANGUAGES = [("en", "English")]
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "/static/"

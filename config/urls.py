@@ -3,12 +3,12 @@
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponsePermanentRedirect
 from django.urls import URLPattern, URLResolver, include, path
-from django.views.generic import RedirectView
 
 from accounts.api.urls import urlpatterns as accounts
 from config import health
 from config.documentation import Docs, Document
 from config.manifest import Manifest
+from console.urls import urlpatterns as console
 from embeddings.api.urls import urlpatterns as embeddings
 from llm_services.api.urls import aliases as llm_service_aliases
 from llm_services.api.urls import urlpatterns as llm_services
@@ -36,8 +36,8 @@ def to_admin(request: HttpRequest) -> HttpResponsePermanentRedirect:
 urlpatterns: list[URLPattern | URLResolver] = [
     path("v1/", include(v1)),
     path("v1", Manifest.as_view()),
-    path("", RedirectView.as_view(pattern_name="docs")),
     *projects_api,
+    *console,
     path("healthz", health.healthz),
     path("readyz", health.readyz),
     path("openapi.json", Document.as_view(), name="openapi"),
@@ -47,7 +47,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
 ]
 
-handler400 = "common.problems.bad_request"
-handler403 = "common.problems.permission_denied"
-handler404 = "common.problems.page_not_found"
-handler500 = "common.problems.server_error"
+handler400 = "console.errors.bad_request"
+handler403 = "console.errors.permission_denied"
+handler404 = "console.errors.page_not_found"
+handler500 = "console.errors.server_error"

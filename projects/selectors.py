@@ -81,6 +81,24 @@ def projects_of(actor: Actor, owner: str) -> QuerySet[Project]:
     return scope(actor, Level.READER, rows).order_by("handle")
 
 
+def shared_projects(actor: Actor) -> QuerySet[Project]:
+    """Return what others have shared with the actor's account and its key reaches, by address."""
+    rows = readable().filter(pk__in=_shared_with(actor))
+    return scope(actor, Level.READER, rows).order_by("owner__handle", "handle")
+
+
+def public_projects(actor: Actor) -> QuerySet[Project]:
+    """Return the public projects that are not on the actor's other lists, by address."""
+    rows = readable().filter(public_read=True)
+    if actor.user is not None:
+        rows = rows.exclude(owner=actor.user).exclude(pk__in=_shared_with(actor))
+    return scope(actor, Level.READER, rows).order_by("owner__handle", "handle")
+
+
+def _shared_with(actor: Actor) -> Any:
+    return ProjectShare.objects.filter(user=actor.user).values("subject")
+
+
 # --- What the Projects API shows: what an account owns --------------------------------------------
 def _within(reach: Reach) -> QuerySet[Project]:
     return reach.within(Project.objects.select_related("owner"), project="pk")

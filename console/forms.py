@@ -1,0 +1,307 @@
+"""The shapes of what people type; what is allowed, the services say."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+from django import forms
+from django.utils.translation import gettext, gettext_lazy
+
+from accounts.models import Role
+from common import handles
+from common.errors import Invalid
+from embeddings import filters
+from embeddings.filters import Condition
+from llm_services.models import Instance
+from projects.services import OnResources
+
+_FILTER = ("key", "value", "filter")
+_HANDLE = {"autocapitalize": "none", "autocorrect": "off", "spellcheck": "false"}
+
+
+class PlainForm(forms.Form):
+    """A form whose labels need no colon; templates lay it out."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"label_suffix": "", **kwargs})
+        for field in self.fields.values():
+            # Whoever sends the form reads all that is wrong beside the fields, in our words.
+            field.widget.use_required_attribute = lambda initial: False
+
+
+class PasswordForm(PlainForm):
+    """Handle and password."""
+
+    handle = forms.CharField(
+        label=gettext_lazy("Handle"),
+        max_length=handles.MAXIMUM_LENGTH,
+        widget=forms.TextInput(attrs={**_HANDLE, "autocomplete": "username"}),
+        error_messages={"required": gettext_lazy("Type your handle.")},
+    )
+    password = forms.CharField(
+        label=gettext_lazy("Password"),
+        strip=False,
+        max_length=1000,
+        widget=forms.PasswordInput(attrs={"autocomplete": "current-password"}),
+        error_messages={"required": gettext_lazy("Type your password.")},
+    )
+
+
+class KeyForm(PlainForm):
+    """An API key."""
+
+    key = forms.CharField(
+        label=gettext_lazy("API key"),
+        max_length=1000,
+        help_text=gettext_lazy("It begins with arm_. The session reaches as far as the key does."),
+        # Browsers offer to keep what is typed into such a field, and nobody reads along.
+        widget=forms.PasswordInput(attrs={"autocomplete": "off"}),
+        error_messages={"required": gettext_lazy("Paste your API key.")},
+    )
+
+
+class ProjectForm(PlainForm):
+    """A new project."""
+
+    handle = forms.CharField(
+        label=gettext_lazy("Handle"),
+        max_length=handles.MAXIMUM_LENGTH,
+        help_text=gettext_lazy(
+            "3 to 20 of the characters A–Z, a–z, 0–9, hyphen and underscore. It is a part of the "
+            "project's address and stays as it is."
+        ),
+        widget=forms.TextInput(attrs={**_HANDLE, "autocomplete": "off"}),
+        error_messages={"required": gettext_lazy("Give the project a handle, such as letters.")},
+    )
+    description = forms.CharField(
+        label=gettext_lazy("Description"),
+        required=False,
+        max_length=255,
+        help_text=gettext_lazy("One sentence on what these texts are, for whoever finds them."),
+    )
+    instance = forms.ChoiceField(
+        label=gettext_lazy("Model"),
+        help_text=gettext_lazy("What makes the vectors. All vectors of a project come from one."),
+        widget=forms.RadioSelect,
+    )
+
+    def __init__(self, *args: Any, instances: Iterable[Instance], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        choices = [(str(each), each) for each in instances]
+        self.instances = dict(choices)
+        field = self.fields["instance"]
+        field.choices = [(name, name) for name, _ in choices]  # type: ignore[attr-defined]
+        field.initial = choices[0][0]
+
+
+class DescriptionForm(PlainForm):
+    """What a project says of itself."""
+
+    description = forms.CharField(label=gettext_lazy("Description"), required=False, max_length=255)
+
+
+class ShareForm(PlainForm):
+    """Somebody who is given a role."""
+
+    user = forms.CharField(
+        label=gettext_lazy("Handle"),
+        max_length=handles.MAXIMUM_LENGTH,
+        widget=forms.TextInput(attrs={**_HANDLE, "autocomplete": "off"}),
+        error_messages={"required": gettext_lazy("Type the handle of an account.")},
+    )
+    role = forms.ChoiceField(
+        label=gettext_lazy("Role"),
+        choices=[
+            (Role.READER.value, gettext_lazy("Reader: reads and searches")),
+            (
+                Role.EDITOR.value,
+                gettext_lazy("Editor: reads, searches, adds, changes and deletes texts"),
+            ),
+        ],
+        initial=Role.READER.value,
+    )
+
+    def clean_user(self) -> str:
+        """Refuse the sign for everybody, which has a switch of its own."""
+        user: str = self.cleaned_data["user"]
+        if user == "*":
+            raise forms.ValidationError(
+                gettext("To share with everybody, make the project public.")
+            )
+        return user
+
+
+class _TypedForm(PlainForm):
+    """A form that asks for the project's handle, so that nobody does it by accident."""
+
+    typed = forms.CharField(
+        label=gettext_lazy("Type the handle of the project to confirm"),
+        widget=forms.TextInput(attrs={**_HANDLE, "autocomplete": "off"}),
+        error_messages={"required": gettext_lazy("Type the handle of the project.")},
+    )
+
+    def __init__(self, *args: Any, handle: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._handle = handle
+
+    def clean_typed(self) -> str:
+        """Compare."""
+        typed: str = self.cleaned_data["typed"]
+        if typed != self._handle:
+            raise forms.ValidationError(
+                gettext("This is not the handle of the project; it is %(handle)s.")
+                % {"handle": self._handle}
+            )
+        return typed
+
+
+class TransferForm(_TypedForm):
+    """Who becomes the owner."""
+
+    new_owner = forms.CharField(
+        label=gettext_lazy("Handle of the new owner"),
+        max_length=handles.MAXIMUM_LENGTH,
+        widget=forms.TextInput(attrs={**_HANDLE, "autocomplete": "off"}),
+        error_messages={"required": gettext_lazy("Type the handle of an account.")},
+    )
+    field_order = ["new_owner", "typed"]
+
+
+class DeleteForm(_TypedForm):
+    """What becomes of the agents, users and files in the project."""
+
+    on_resources = forms.ChoiceField(
+        label=gettext_lazy("Its agents, users and files"),
+        required=False,
+        choices=[
+            (OnResources.MOVE.value, gettext_lazy("Move them to the default project")),
+            (OnResources.DELETE.value, gettext_lazy("Delete them, too")),
+        ],
+        widget=forms.RadioSelect,
+    )
+    field_order = ["on_resources", "typed"]
+
+
+class FilterForm(PlainForm):
+    """Which texts are meant, by their metadata."""
+
+    key = forms.CharField(
+        label=gettext_lazy("Metadata key"),
+        required=False,
+        max_length=1000,
+        widget=forms.TextInput(attrs={**_HANDLE, "list": "metadata-keys", "autocomplete": "off"}),
+    )
+    value = forms.CharField(label=gettext_lazy("is"), required=False, max_length=10_000)
+    filter = forms.CharField(
+        label=gettext_lazy("Filter as JSON"),
+        required=False,
+        max_length=20_000,
+        widget=forms.TextInput(attrs={**_HANDLE, "placeholder": '{"year": {"gte": 1790}}'}),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        """Read the filter that key, value and JSON make together."""
+        given: dict[str, Any] = super().clean() or {}
+        given["condition"] = None
+        try:
+            given["condition"] = self._condition(*(given.get(name, "") for name in _FILTER))
+        except Invalid as error:
+            place = error.errors[0].location if error.errors else ""
+            self.add_error("key" if "key" in place else "filter", error.detail)
+        return given
+
+    def _condition(self, key: str, value: str, text: str) -> Condition | None:
+        parts: list[Condition] = []
+        if key and value:
+            filters.parse_path(key, "query.key")
+            parts.append(filters.parse({key: {"in": _spelled(value)}}, "query.key"))
+        elif value:
+            self.add_error("key", gettext("Say which metadata key should have this value."))
+        if text:
+            parts.append(filters.parse_text(text, "query.filter"))
+        if len(parts) < 2:
+            return parts[0] if parts else None
+        return filters.AllOf(tuple(parts))
+
+
+def _spelled(value: str) -> list[Any]:
+    """Return what somebody may mean who types a value: 1791 is a number, or a text."""
+    try:
+        parsed = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return [value]
+    return [value, parsed] if isinstance(parsed, bool | int | float) else [value]
+
+
+class SearchForm(FilterForm):
+    """What to look for, and how."""
+
+    q = forms.CharField(
+        label=gettext_lazy("Find texts that mean something like this"),
+        required=False,
+        max_length=10_000,
+    )
+    text_id = forms.CharField(
+        label=gettext_lazy("Find texts like the one with this id"),
+        required=False,
+        strip=False,
+        max_length=300,
+        widget=forms.TextInput(attrs={**_HANDLE, "autocomplete": "off"}),
+    )
+    threshold = forms.FloatField(
+        label=gettext_lazy("Least similarity"),
+        required=False,
+        min_value=0,
+        max_value=1,
+        initial=0,
+        widget=forms.NumberInput(attrs={"step": "0.05"}),
+    )
+    limit = forms.TypedChoiceField(
+        label=gettext_lazy("Results"),
+        required=False,
+        coerce=int,
+        empty_value=10,  # type: ignore[arg-type]
+        choices=[(10, "10"), (25, "25"), (50, "50"), (100, "100")],
+        initial=10,
+    )
+    unlike = forms.CharField(
+        label=gettext_lazy("Leave out texts with the same"),
+        required=False,
+        max_length=1000,
+        widget=forms.TextInput(
+            attrs={
+                **_HANDLE,
+                "list": "metadata-keys",
+                "autocomplete": "off",
+                "placeholder": "author",
+            }
+        ),
+    )
+
+    def clean_threshold(self) -> float:
+        """Return the least similarity; 0 where none is given: people see how similar texts are."""
+        return float(self.cleaned_data["threshold"] or 0)
+
+
+class VectorForm(SearchForm):
+    """A search by a pasted vector."""
+
+    vector = forms.CharField(
+        label=gettext_lazy("Vector"),
+        max_length=1_000_000,
+        widget=forms.Textarea(attrs={"rows": 4, "spellcheck": "false", "placeholder": "[0.02, …]"}),
+        error_messages={"required": gettext_lazy("Paste a vector.")},
+    )
+
+    def clean_vector(self) -> bytes:
+        """Return the body of a search."""
+        text = self.cleaned_data["vector"].strip()
+        if not text.startswith(("[", '"', "{")):
+            text = f"[{','.join(text.replace(',', ' ').split())}]"
+        try:
+            vector = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise forms.ValidationError(
+                gettext("Paste numbers with commas between them, such as [0.02, -0.11, 0.31].")
+            ) from error
+        return orjson.dumps({"vector": vector})
