@@ -45,11 +45,15 @@ PREFLIGHT = {
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
+_UUID = "0197c3f6-5b1a-7e52-9a4c-3f6b8f1c2d3e"
+
+
 def routes() -> Iterator[tuple[str, set[str]]]:
     """Yield an address of every route under /v1, and the methods that its view has."""
     for route in urls.v1:
         assert isinstance(route, URLPattern)
         path = re.sub(r"<str:\w+>", "letters", str(route.pattern))
+        path = re.sub(r"<uuid:\w+>", _UUID, path)
         path = re.sub(r"\(\?P<\w+>.*?\)(?=/|\\Z)", "letters", path)
         path = path.removeprefix("^").removesuffix(r"\Z").replace("/))", "")
         view: Any = route.callback
@@ -61,7 +65,7 @@ ROUTES = dict(routes())
 
 def test_every_route_has_an_address_here() -> None:
     assert len(ROUTES) == len(urls.v1)
-    assert all(re.fullmatch(r"/v1[a-z/-]+", path) for path in ROUTES), list(ROUTES)
+    assert all(re.fullmatch(r"/v1[a-z0-9/-]+", path) for path in ROUTES), list(ROUTES)
 
 
 # --- Addresses ------------------------------------------------------------------------------------
@@ -135,8 +139,9 @@ def test_get_changes_nothing(cast: Cast) -> None:
         for path, methods in ROUTES.items():
             if "GET" in methods:
                 real = path.replace("letters", "alice", 1)
-                assert cast.ada.get(real).status in {200, 403, 404}, real
-                assert cast.ada.ask("HEAD", real).status in {200, 403, 404}
+                # 400: some need a parameter.
+                assert cast.ada.get(real).status in {200, 400, 403, 404}, real
+                assert cast.ada.ask("HEAD", real).status in {200, 400, 403, 404}
 
 
 def test_the_pages_about_the_api_refuse_other_methods(db: None) -> None:

@@ -16,7 +16,13 @@ from pytest_django import DjangoDbBlocker, Settings
 from rest_framework.permissions import AllowAny
 from rest_framework.settings import api_settings
 
-from accounts.authentication import KeyRequired, Public, UncheckedKeyAuthentication
+from accounts.authentication import (
+    KeyRequired,
+    Public,
+    PublicReading,
+    PublicReadingUncheckedWriting,
+    UncheckedKeyAuthentication,
+)
 from projects.models import Project
 from tests.contract import document
 from tests.contract.world import (
@@ -638,8 +644,9 @@ PUBLICLY_READABLE_VIEWS = {
     *(f"/v1/embeddings/{{owner}}/{{project}}/{name}" for name in OPERATIONS),
     "/v1/projects/{owner}/{project}/index",
 }
-# The policy, asked by a selector in one statement with the search, looks at the key there.
+# The policy looks at the key there, in one statement with the search, or with the project's lock.
 UNCHECKED_KEYS = {
+    "/v1/embeddings/{owner}/{project}",
     "/v1/similars/{owner}/{project}",
     "/v1/similars/{owner}/{project}/{text_id}",
     "/v1/similars/{owner}/{project}/recall",
@@ -657,8 +664,10 @@ def test_views_ask_for_a_key_unless_they_are_listed_here() -> None:
         assert AllowAny not in permissions
         if template in PUBLIC_VIEWS:
             assert permissions == [Public]
+        elif template in PUBLICLY_READABLE_VIEWS & UNCHECKED_KEYS:
+            assert permissions == [PublicReadingUncheckedWriting]
         elif template in PUBLICLY_READABLE_VIEWS:
-            assert [each.__name__ for each in permissions] == ["PublicReading"]
+            assert permissions == [PublicReading]
         else:
             assert permissions == [KeyRequired], template
         leaves_it = UncheckedKeyAuthentication in view.authentication_classes
