@@ -28,8 +28,10 @@ _ENDPOINTS = [
     ("/v1/projects/{owner}/{project}/transfer-ownership", "POST", "Give a project away"),
     ("/v1/embeddings/{owner}/{project}", "GET, POST, DELETE", "Embeddings of a project"),
     ("/v1/embeddings/{owner}/{project}/{text_id}", "GET, PUT, DELETE", "One embedding"),
-    ("/v1/similars/{owner}/{project}", "POST", "Search by vector"),
+    ("/v1/similars/{owner}/{project}", "GET, POST", "Search by words or by vector"),
     ("/v1/similars/{owner}/{project}/{text_id}", "GET", "Search by stored text"),
+    ("/v1/similars/{owner}/{project}/batch", "GET, POST", "Search many times"),
+    ("/v1/similars", "POST", "Search several projects"),
     ("/v1/admin/sanity-check", "GET", "Check all stored data"),
 ]
 

@@ -28,6 +28,7 @@ from config.logs import direct_logger
 from config.request_log import address_in
 from embeddings import selectors
 from embeddings.api.serializers import SimilarQuery, ranking, wanted
+from embeddings.api.shaping_serializers import may_be_shaped
 from projects import access
 
 Environ = dict[str, Any]
@@ -74,7 +75,7 @@ class Shortcut:
             if known is None or query["explain"] or _is_due(known):
                 return None
             body = _body(environ)
-            if body is None:
+            if body is None or may_be_shaped(body):
                 return None
             found = selectors.similar_if_remembered(known, body=body, wanted=wanted(query))
         except (DomainError, Error):

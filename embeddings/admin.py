@@ -285,6 +285,22 @@ class SearchIndexAdmin(ServiceAdmin[SearchIndex]):
         return report.index
 
 
+_JOB_FIELDS = (
+    "project",
+    "user",
+    "state",
+    "error",
+    "total",
+    "done",
+    "failed",
+    "tokens",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "failures_shown",
+)
+
+
 @admin.register(EmbeddingJob)
 class EmbeddingJobAdmin(ServiceAdmin[EmbeddingJob]):
     """Texts that are embedded in the background: how far they are, and what failed."""
@@ -296,21 +312,8 @@ class EmbeddingJobAdmin(ServiceAdmin[EmbeddingJob]):
     ordering = ["-id"]
     search_fields = ["project__handle", "project__owner__handle"]
     actions = ["cancel", "retry"]
-    fields = [
-        "project",
-        "user",
-        "state",
-        "error",
-        "total",
-        "done",
-        "failed",
-        "tokens",
-        "created_at",
-        "started_at",
-        "finished_at",
-        "failures_shown",
-    ]
-    readonly_fields = fields
+    fields = _JOB_FIELDS
+    readonly_fields = _JOB_FIELDS
 
     @admin.display(description="Texts that failed")
     def failures_shown(self, job: EmbeddingJob) -> str:

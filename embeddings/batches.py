@@ -20,7 +20,7 @@ import pybase64
 import simdjson
 
 from common import json
-from common.errors import Invalid, TooLarge
+from common.errors import FieldError, Invalid, TooLarge
 from embeddings import columns
 from embeddings.columns import MAXIMUM_TEXT_ID_LENGTH, Matrix
 
@@ -202,7 +202,9 @@ def parse_query(body: bytes, dimensions: int) -> tuple[Matrix | str, Any]:
         if given_fields.get("vector") is not None:
             raise json.invalid("body.text", "Send a vector or a text to search with, not both.")
         return check_words(words, "body.text"), filtering
-    return _query_vector(body, given_fields.get("vector"), dimensions), filtering
+    is_flat = body.count(b"[") == 1
+    vector = query_vector(given_fields.get("vector"), "body.vector", dimensions, is_flat=is_flat)
+    return vector, filtering
 
 
 def parse_words(body: bytes, dimensions: int) -> tuple[str, Matrix | None, Any]:
@@ -216,7 +218,7 @@ def parse_words(body: bytes, dimensions: int) -> tuple[str, Matrix | None, Any]:
     condition, vector = given.get("filter"), given.get("vector")
     return (
         words,
-        None if vector is None else _query_vector(body, vector, dimensions),
+        None if vector is None else query_vector(vector, "body.vector", dimensions),
         None if condition is None else json.plain(condition, "body.filter"),
     )
 
@@ -234,19 +236,21 @@ def check_words(words: Any, location: str) -> str:
     return json.checked_text(words, location)
 
 
-def _query_vector(body: bytes, given: Any, dimensions: int) -> Matrix:
-    place = "body.vector"
-    numbers = _vector(given, place) if isinstance(given, str) else _numbers(given, place)
-    if isinstance(given, simdjson.Array) and body.count(b"[") != 1:
-        _refuse_nested(given, place)
+def query_vector(given: Any, location: str, dimensions: int, *, is_flat: bool = False) -> Matrix:
+    """Return a vector to search with, given as `parse_query` says; raise Invalid.
+
+    is_flat: whether it is known that there are no lists in it.
+    """
+    numbers = _vector(given, location) if isinstance(given, str) else _numbers(given, location)
+    if isinstance(given, simdjson.Array) and not is_flat:
+        _refuse_nested(given, location)
     if len(numbers) != dimensions:
-        raise Invalid(
-            f"vector dimension mismatch: expected {dimensions} dimensions, got {len(numbers)}",
-        )
+        problem = f"vector dimension mismatch: expected {dimensions} dimensions, got {len(numbers)}"
+        raise Invalid(problem, errors=[FieldError(location, problem)])
     # What is within these bounds does not overflow in float32.
     norm = math.sqrt(np.dot(numbers, numbers))
     if not SMALLEST_NORM <= norm <= LARGEST_NORM:
-        raise json.invalid(place, _vector_problem(norm))
+        raise json.invalid(location, _vector_problem(norm))
     vector: Matrix = numbers.astype(np.float32)
     return vector
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote_plus
 
 import orjson
@@ -35,6 +35,8 @@ from projects.models import Project
 from projects.selectors import project_for
 
 __all__ = ["Comparison", "Exclusion", "Facets", "Hit", "Plan", "Row", "Wanted"]
+
+T = TypeVar("T")
 
 # How many rows a walk over a project reads at once, and how many numbers of theirs: 16 MB.
 _PAGE = 1_000
@@ -244,13 +246,13 @@ def similar_to_words(
     because everybody may, unless embedding costs nobody money; as `embed_query`.
     """
     known = access.look_up(credentials, owner=owner, handle=handle)
-    _check_may_embed(known)
+    check_may_embed(known.actor, known.project)
     try:
         ranking = nearest_to_words(known.project, words, wanted, known.rests_on)
     except Stale:
         # The provider may have taken its time, and what the permission rests on has changed.
         known = access.look_up(credentials, owner=owner, handle=handle)
-        _check_may_embed(known)
+        check_may_embed(known.actor, known.project)
         ranking = nearest_to_words(known.project, words, wanted)
     return Found(known.actor, known.project, ranking)
 
@@ -318,7 +320,7 @@ def matching_words(
         problem = "With mode=text, only words are searched for: leave the vector out."
         raise Invalid(problem, errors=[FieldError("body.vector", problem)])
     if asked.mode is Mode.HYBRID and vector is None:
-        _check_may_embed(known)
+        check_may_embed(known.actor, known.project)
         vector = embed_query(known.project.instance, hybrid.meant(words))
         if not is_local(known.project.instance):
             # The provider may have taken its time.
@@ -327,10 +329,10 @@ def matching_words(
     return FusedFound(known.actor, known.project, fused)
 
 
-def _check_may_embed(known: access.Access) -> None:
-    project = known.project
-    if not is_local(project.instance) and not is_granted(known.actor, project):
-        refusal = Unauthenticated if known.actor.is_anonymous else Forbidden
+def check_may_embed(actor: Actor, project: Project) -> None:
+    """Raise Forbidden or Unauthenticated where searching by words costs others money."""
+    if not is_local(project.instance) and not is_granted(actor, project):
+        refusal = Unauthenticated if actor.is_anonymous else Forbidden
         raise refusal(
             f"Project '{project}' is public, but searching it by words asks a provider whom its "
             "owner pays: that is for those it is shared with, with their key. Search by a vector, "
@@ -376,24 +378,39 @@ def _searching(
     handle: str,
     search: Callable[[Project, Sequence[RowVersion]], Ranking],
 ) -> Found:
-    """Search in a project that somebody may read, in one round trip where that is remembered."""
+    known, ranking = as_reader(
+        credentials, owner, handle, lambda known, rests_on: search(known.project, rests_on)
+    )
+    return Found(known.actor, known.project, ranking)
+
+
+def as_reader(
+    credentials: Credentials,
+    owner: str,
+    handle: str,
+    ask: Callable[[access.Access, Sequence[RowVersion]], T],
+) -> tuple[access.Access, T]:
+    """Ask in a project that somebody may read, in one round trip where that is remembered.
+
+    ask: given who reads what, and what must still be so; raises `Stale` where it is not.
+    """
     known = access.remembered(credentials, owner=owner, handle=handle)
     if known is not None:
         # What is remembered may be true no longer. The search finds out; a refusal may rest on it.
         try:
             with suppress(Stale, DomainError):
-                return Found(known.actor, known.project, search(known.project, known.rests_on))
+                return known, ask(known, known.rests_on)
         except (OperationalError, InterfaceError):
             # Other requests begin with a query that Django has look after its connection first.
             if not is_lost():
                 raise
     fresh = access.look_up(credentials, owner=owner, handle=handle)
     with suppress(Stale):
-        return Found(fresh.actor, fresh.project, search(fresh.project, fresh.rests_on))
+        return fresh, ask(fresh, fresh.rests_on)
     # Something has changed at this very moment, such as the project's model: it may be another
     # search now.
     fresh = access.look_up(credentials, owner=owner, handle=handle)
-    return Found(fresh.actor, fresh.project, search(fresh.project, ()))
+    return fresh, ask(fresh, ())
 
 
 def explanation_of(found: Found) -> Explanation:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Any, cast
 from uuid import UUID
 
@@ -47,6 +49,21 @@ def project_for(actor: Actor, needed: Level, *, owner: str, handle: str) -> Proj
     return fetch(
         actor, needed, readable(), described(owner, handle), owner__handle=owner, handle=handle
     )
+
+
+def projects_for(actor: Actor, needed: Level, names: Sequence[tuple[str, str]]) -> list[Project]:
+    """Return several projects, with what their models are told by: one query.
+
+    names: (owner, handle) of each, in the order of the answer.
+    Raises as `project_for` for the first on which the actor has not the level.
+    """
+    named = reduce(or_, (Q(owner__handle=owner, handle=handle) for owner, handle in names))
+    rows = readable().select_related("instance__api_standard").filter(named)
+    found = {(row.owner.handle, row.handle): row for row in scope(actor, needed, rows)}
+    return [
+        found.get((owner, handle)) or project_for(actor, needed, owner=owner, handle=handle)
+        for owner, handle in names
+    ]
 
 
 def projects_of(actor: Actor, owner: str) -> QuerySet[Project]:

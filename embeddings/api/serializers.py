@@ -90,17 +90,20 @@ class WordsQuery(SimilarQuery):
     )
 
 
-def wanted(query: dict[str, Any], *, threshold: float = DEFAULT_THRESHOLD) -> Wanted:
+def wanted(
+    query: dict[str, Any], *, threshold: float = DEFAULT_THRESHOLD, location: str = "query"
+) -> Wanted:
     """Return what a search should return; raise Invalid for half an exclusion.
 
     threshold: where the query has none.
+    location: where in the request these values are.
     """
     sizes = [query[name] for name in ("count", "limit") if name in query]
     return Wanted(
         limit=min(sizes, default=DEFAULT_LIMIT),
         offset=query["offset"],
         threshold=query.get("threshold", threshold),
-        exclusion=_exclusion(query.get("metadata_path"), query.get("metadata_value")),
+        exclusion=_exclusion(query.get("metadata_path"), query.get("metadata_value"), location),
         filter=filter_in(query),
         exact=query["exact"],
     )
@@ -112,23 +115,23 @@ def filter_in(query: dict[str, Any]) -> filters.Condition | None:
     return None if given is None else filters.parse_text(given, "query.filter")
 
 
-def _exclusion(path: str | None, value: str | None) -> Exclusion | None:
+def _exclusion(path: str | None, value: str | None, location: str) -> Exclusion | None:
     if path is None and value is None:
         return None
     if path is None or value is None:
         given, missing = ("metadata_path", "metadata_value")[:: 1 if value is None else -1]
-        raise _refused(missing, f"{given} needs {missing} beside it.")
+        raise _refused(f"{location}.{missing}", f"{given} needs {missing} beside it.")
     keys = tuple(path.split("."))
     if "" in keys or len(keys) > MAXIMUM_PATH_DEPTH:
         raise _refused(
-            "metadata_path",
+            f"{location}.metadata_path",
             f"metadata_path must be 1 to {MAXIMUM_PATH_DEPTH} keys with dots between them.",
         )
     return Exclusion(keys, value)
 
 
-def _refused(name: str, message: str) -> Invalid:
-    return Invalid(message, errors=[FieldError(f"query.{name}", message)])
+def _refused(location: str, message: str) -> Invalid:
+    return Invalid(message, errors=[FieldError(location, message)])
 
 
 @extend_schema_field(
@@ -268,10 +271,25 @@ class RanksOut(serializers.Serializer[Any]):
     text = serializers.IntegerField(allow_null=True)
 
 
-class HitOut(serializers.Serializer[Any]):
-    """One result."""
+class PassageOut(serializers.Serializer[Any]):
+    """A text, and of it what was asked for in `fields`."""
 
     id = serializers.CharField(help_text="The text_id.")
+    text = serializers.CharField(required=False)
+    metadata = serializers.DictField(required=False)
+    vector = serializers.ListField(child=serializers.FloatField(), required=False)
+
+
+class ContextOut(serializers.Serializer[Any]):
+    """The texts around a result, in their order."""
+
+    before = PassageOut(many=True)
+    after = PassageOut(many=True)
+
+
+class HitOut(PassageOut):
+    """One result."""
+
     similarity = serializers.FloatField(
         allow_null=True, help_text="Cosine similarity; null in searches by words alone."
     )
@@ -286,6 +304,12 @@ class HitOut(serializers.Serializer[Any]):
         allow_null=True,
         help_text="In `text` and `hybrid` mode: the part of the text with most of the words, as "
         "HTML: they are in `<mark>`, everything else is escaped. null where it holds none.",
+    )
+    group = serializers.JSONField(
+        required=False, help_text="With `group_by`: the value that it is grouped by."
+    )
+    context = ContextOut(  # type: ignore[assignment]
+        required=False, help_text="With `context`."
     )
 
 
@@ -321,6 +345,11 @@ class SimilarOut(serializers.Serializer[Any]):
     user_handle = serializers.CharField(help_text="The project's owner.")
     project_handle = serializers.CharField()
     results = HitOut(many=True)
+    complete = serializers.BooleanField(
+        required=False,
+        help_text="With `group_by`: whether no group and no text of one can be missing, as far as "
+        "there are any.",
+    )
     explain = ExplanationOut(required=False)
 
 

@@ -5,7 +5,14 @@ The id of a text is the whole rest of the path, decoded once: it may hold slashe
 
 from django.urls import path, re_path
 
-from embeddings.api import filter_views, index_views, job_views, reembedding_views, views
+from embeddings.api import (
+    filter_views,
+    index_views,
+    job_views,
+    reembedding_views,
+    shaping_views,
+    views,
+)
 
 _REST = r"(?P<owner>[^/]+)/(?P<project>[^/]+)/(?P<text_id>(?s:.+))\Z"
 
@@ -19,7 +26,9 @@ urlpatterns = [
     path(f"{_PROJECT}/delete", filter_views.Deletion.as_view(), {"text_id": "delete"}),
     path(f"{_PROJECT}/update", filter_views.Update.as_view(), {"text_id": "update"}),
     re_path(rf"^embeddings/{_REST}", views.OneEmbedding.as_view()),
+    path("similars", shaping_views.Across.as_view()),
     path("similars/<str:owner>/<str:project>", views.SimilarToQuery.as_view()),
+    path("similars/<str:owner>/<str:project>/batch", shaping_views.Batch.as_view()),
     path("similars/<str:owner>/<str:project>/recall", index_views.Recall.as_view()),
     re_path(rf"^similars/{_REST}", views.SimilarToText.as_view()),
     path("projects/<str:owner>/<str:project>/index", index_views.Index.as_view()),

@@ -19,9 +19,10 @@ from accounts.authentication import (
     note_actor,
 )
 from common.api import Resource, media_type_of, read_body, spool_body
+from common.bodies import once
 from common.schema import Message, answer_example, body_example, operation, without_field
-from embeddings import embedding_jobs, selectors, services
-from embeddings.api.hybrid_serializers import ModeQuery, WordsModeQuery, asked_in, fused_shown
+from embeddings import embedding_jobs, searches, selectors, services
+from embeddings.api.hybrid_serializers import ModeQuery, asked_in, fused_shown
 from embeddings.api.job_serializers import JobOut
 from embeddings.api.job_views import accepted, prefers_async
 from embeddings.api.listing import ListingQuery, answer, place_of, preferred
@@ -32,9 +33,7 @@ from embeddings.api.serializers import (
     EmbeddingsOut,
     ReplacedEmbeddingIn,
     SanityOut,
-    SearchIn,
     SimilarOut,
-    SimilarQuery,
     UploadIn,
     UploadOut,
     ranking,
@@ -42,11 +41,23 @@ from embeddings.api.serializers import (
     uploaded,
     wanted,
 )
+from embeddings.api.shaping_serializers import (
+    ShapedQuery,
+    ShapedSearchIn,
+    ShapedWordsQuery,
+    carrying,
+    fused_shape_in,
+    only_carrying,
+    question_in,
+    shape_in,
+    shaped,
+)
 from embeddings.batches import check_words
 from embeddings.hybrid import Asked, Mode
 from embeddings.models import EmbeddingJob
 from embeddings.selectors import Found, Wanted
 from embeddings.services import Stored
+from embeddings.shaping import Question, Shape, Shaped
 from embeddings.uploads import MEDIA_TYPES, upload_file
 
 TAG = "Embeddings"
@@ -257,17 +268,21 @@ class Similar(Resource):
     authentication_classes = [UncheckedKeyAuthentication]
     permission_classes = [Public]
 
-    def answer(self, request: Request, found: Found) -> Response:
-        """Return the ranking, and how it was found where that was asked for."""
+    def answer(self, request: Request, found: Found, results: Shaped | None = None) -> Response:
+        """Return the ranking, and how it was found where that was asked for.
+
+        results: of a search that asked for more than the nearest.
+        """
         note_actor(request, found.actor)
         explanation = selectors.explanation_of(found) if self.query["explain"] else None
-        return Response(ranking(found, explanation))
+        answer = ranking(found, explanation)
+        return Response(answer if results is None else {**answer, **shaped(results)})
 
 
 class SimilarToQuery(Similar):
     """Search by a vector, or by words, of one's own."""
 
-    queries = {"get": WordsModeQuery, "post": ModeQuery}
+    queries = {"get": ShapedWordsQuery, "post": ModeQuery}
 
     @operation(
         "Search by words",
@@ -275,7 +290,7 @@ class SimilarToQuery(Similar):
         tag=SEARCH,
         answers={200: SimilarOut},
         errors=[404, 409, 502, 504],
-        query=WordsModeQuery,
+        query=ShapedWordsQuery,
         description=(
             "The words are embedded with the project's LLM service, once, unless `mode` is `text`. "
             "Public projects can be searched by words without a key where that service is built in."
@@ -284,23 +299,27 @@ class SimilarToQuery(Similar):
     )
     def get(self, request: Request, owner: str, project: str) -> Response:
         """Return the project's texts most similar to some words."""
+        where: Any = {"credentials": credentials_of(request), "owner": owner, "handle": project}
         words = check_words(self.query["q"], "query.q")
+        shape = shape_in(self.query)
         if (asked := asked_in(self.query)).mode is not Mode.VECTOR:
-            return self.fused(request, owner, project, words, asked)
-        found = selectors.similar_to_words(
-            credentials_of(request),
-            owner=owner,
-            handle=project,
-            words=words,
-            wanted=_for_words(self.query),
+            only_carrying(shape, "query")
+            return self.fused(request, where, words, asked, lambda: shape)
+        if shape is not None:
+            question = Question(_for_words(self.query), shape, text=words, location="query")
+            known, [results] = searches.batch(**where, questions=lambda dimensions: [question])
+            found = Found(known.actor, known.project, results.ranking)
+            return self.answer(request, found, results)
+        return self.answer(
+            request,
+            selectors.similar_to_words(**where, words=words, wanted=_for_words(self.query)),
         )
-        return self.answer(request, found)
 
     @operation(
         "Search by vector or words",
         name="search_by_vector",
         tag=SEARCH,
-        request=SearchIn,
+        request=ShapedSearchIn,
         answers={200: SimilarOut},
         errors=[404, 409, 502, 504],
         query=ModeQuery,
@@ -319,41 +338,45 @@ class SimilarToQuery(Similar):
     )
     def post(self, request: Request, owner: str, project: str) -> Response:
         """Return the project's texts most similar to a vector or to some words."""
-        body = partial(read_body, request)
+        where: Any = {"credentials": credentials_of(request), "owner": owner, "handle": project}
+        body = once(partial(read_body, request))
         if (asked := asked_in(self.query)).mode is not Mode.VECTOR:
-            return self.fused(request, owner, project, body, asked)
-        found = selectors.similar_to_query(
-            credentials_of(request),
-            owner=owner,
-            handle=project,
-            body=body,
-            wanted=wanted(self.query),
-            for_words=_for_words(self.query),
+            return self.fused(request, where, body, asked, lambda: fused_shape_in(body()))
+        found = searches.shaped(
+            **where,
+            question=lambda dimensions: question_in(
+                body(), dimensions, self.query, request.query_params
+            ),
         )
-        return self.answer(request, found)
+        if found is not None:
+            return self.answer(request, *found)
+        return self.answer(
+            request,
+            selectors.similar_to_query(
+                **where, body=body, wanted=wanted(self.query), for_words=_for_words(self.query)
+            ),
+        )
 
     def fused(
         self,
         request: Request,
-        owner: str,
-        project: str,
+        where: dict[str, Any],
         words: str | Callable[[], bytes],
         asked: Asked,
+        shape: Callable[[], Shape | None],
     ) -> Response:
         """Return the texts that hold words, alone or beside those with similar vectors."""
-        found = selectors.matching_words(
-            credentials_of(request),
-            owner=owner,
-            handle=project,
-            words=words,
-            asked=asked,
-            wanted=wanted(self.query),
+        found, results = searches.fused(
+            **where, words=words, asked=asked, wanted=wanted(self.query), shape=shape
         )
         note_actor(request, found.actor)
         explanation = None
         if self.query["explain"] and found.vectors is not None:
             explanation = selectors.explanation_of(found.vectors)
-        return Response(fused_shown(found, explanation))
+        answer = fused_shown(found, explanation)
+        if results is not None:
+            answer["results"] = carrying(answer["results"], results)
+        return Response(answer)
 
 
 def _for_words(query: dict[str, Any]) -> Wanted:
@@ -363,7 +386,7 @@ def _for_words(query: dict[str, Any]) -> Wanted:
 class SimilarToText(Similar):
     """Search by a text that the project holds."""
 
-    queries = {"get": SimilarQuery}
+    queries = {"get": ShapedQuery}
 
     @operation(
         "Search by stored text",
@@ -371,20 +394,18 @@ class SimilarToText(Similar):
         tag=SEARCH,
         answers={200: SimilarOut},
         errors=[404],
-        query=SimilarQuery,
+        query=ShapedQuery,
         description="Public projects can be searched without a key.",
         examples=[_HITS],
     )
     def get(self, request: Request, owner: str, project: str, text_id: str) -> Response:
         """Return the project's other texts most similar to this one."""
-        found = selectors.similar_to(
-            credentials_of(request),
-            owner=owner,
-            handle=project,
-            text_id=text_id,
-            wanted=wanted(self.query),
-        )
-        return self.answer(request, found)
+        where: Any = {"credentials": credentials_of(request), "owner": owner, "handle": project}
+        what: Any = {"text_id": text_id, "wanted": wanted(self.query)}
+        shape = shape_in(self.query)
+        if shape is not None:
+            return self.answer(request, *searches.shaped_like(**where, **what, shape=shape))
+        return self.answer(request, selectors.similar_to(**where, **what))
 
 
 class SanityCheck(Resource):

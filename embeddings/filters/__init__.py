@@ -14,7 +14,7 @@ from embeddings.filters._conditions import (
     Path,
     Scalar,
 )
-from embeddings.filters._reading import parse, parse_path, parse_text
+from embeddings.filters._reading import parse, parse_path, parse_text, parse_values
 
 __all__ = [
     "AllOf",
@@ -28,4 +28,5 @@ __all__ = [
     "parse",
     "parse_path",
     "parse_text",
+    "parse_values",
 ]

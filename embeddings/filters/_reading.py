@@ -56,6 +56,11 @@ def parse_text(given: str, location: str) -> Condition:
     return parse(value, location)
 
 
+def parse_values(given: Any, location: str) -> tuple[Scalar, ...]:
+    """Return the values of a list, as `in` takes them; raise Invalid."""
+    return _Reader()._scalars(given, location)
+
+
 def parse_path(text: str, location: str) -> Path:
     """Return the place that a path names; raise Invalid.
 

@@ -70,6 +70,7 @@ from embeddings.store._segments import (
     tending,
     tidy,
 )
+from embeddings.store._shaping import Described, Neighbour, describe, neighbours
 from embeddings.store._values import (
     GROWING_SEGMENT,
     Exclusion,
@@ -89,6 +90,7 @@ __all__ = [
     "MOST_CANDIDATES",
     "REMEMBER_FOR_S",
     "Analysed",
+    "Described",
     "Detail",
     "Exclusion",
     "Facets",
@@ -97,6 +99,7 @@ __all__ = [
     "Incomplete",
     "Match",
     "Matrix",
+    "Neighbour",
     "Parts",
     "Plan",
     "Progress",
@@ -114,6 +117,7 @@ __all__ = [
     "count",
     "count_lacking",
     "decode_vector",
+    "describe",
     "details",
     "dissolve",
     "drop_retired",
@@ -142,6 +146,7 @@ __all__ = [
     "nearest",
     "nearest_aside",
     "nearest_to_stored",
+    "neighbours",
     "new_segment",
     "of_other_dimensions",
     "page",

@@ -50,9 +50,27 @@ class Conditions:
     is_indexed: bool = False
 
 
-def conditions_of(condition: Condition | None, exclusion: Exclusion | None = None) -> Conditions:
-    """Return what rows must fulfil that a filter keeps and an exclusion does not leave out."""
+def conditions_of(
+    condition: Condition | None,
+    exclusion: Exclusion | None = None,
+    left_out: Condition | None = None,
+    without: Sequence[str] = (),
+) -> Conditions:
+    """Return what rows must fulfil that a filter keeps and that nothing leaves out.
+
+    left_out: another filter, which must not keep them. without: their ids must be none of these.
+    """
     text, parameters = _excluding(exclusion)
+    if left_out is not None:
+        text += " AND (embedding.metadata @@ %(left_out)s::jsonpath) IS TRUE"
+        parameters["left_out"] = jsonpath(left_out, keep=False)
+    if without:
+        # One JSON text instead of an array: what is counted lately is remembered by parameters.
+        text += (
+            " AND embedding.text_id <> ALL(ARRAY("
+            "SELECT jsonb_array_elements_text(%(without)s::jsonb)))"
+        )
+        parameters["without"] = orjson.dumps(without).decode()
     if condition is None:
         return Conditions(text, parameters)
     is_indexed = _is_indexed(condition)

@@ -95,7 +95,7 @@ def _rank(
     *,
     by_vector: bool,
 ) -> Ranking | None:
-    conditions = conditions_of(wanted.filter, wanted.exclusion)
+    conditions = conditions_of(wanted.filter, wanted.exclusion, wanted.left_out, wanted.without)
     parameters = {
         "project": project_id,
         "limit": wanted.limit,

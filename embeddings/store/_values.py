@@ -56,6 +56,8 @@ class Wanted:
     """Which part of the ranking a search returns.
 
     filter: what metadata must fulfil, None for nothing.
+    left_out: what metadata must not fulfil; expected of few rows, where a filter keeps few.
+    without: the ids of rows to leave out.
     exact: compare with every row, whatever index there is.
     ef_search: candidates that the graph keeps in sight, instead of the project's own setting.
     """
@@ -65,6 +67,8 @@ class Wanted:
     threshold: float
     exclusion: Exclusion | None = None
     filter: Condition | None = None
+    left_out: Condition | None = None
+    without: tuple[str, ...] = ()
     exact: bool = False
     ef_search: int | None = None
 

@@ -91,7 +91,7 @@ class Row:
     @property
     def reads(self) -> bool:
         """Whether it only reads."""
-        asks = "/similars/" in self.route or self.route.endswith("/test")
+        asks = "/similars" in self.route or self.route.endswith("/test")
         return asks or (self.method == "GET" and self.status != 204)
 
     def expected(self, actor: str) -> int:
@@ -264,6 +264,13 @@ def _embeddings() -> Iterator[Row]:
     yield Row("POST", route, recall, READERS, 200)
     # Also the address of a text with this very id.
     yield Row("GET", route, recall, READERS, 200, shows={"text id"})
+    route, batch = f"{every}/batch", f"{letters}/batch"
+    told = {"text id", "text", "metadata"}
+    full = {**vector, "fields": ["text", "metadata"]}
+    yield Row("POST", route, batch, READERS, 200, {"queries": [full]}, shows=told)
+    yield Row("GET", route, batch, READERS, 200, shows={"text id"})
+    across = {**full, "projects": ["alice/letters"]}
+    yield Row("POST", "/v1/similars", "/v1/similars", READERS, 200, across, shows=told)
 
 
 def _by_filter(every: str, letters: str, unnamed: dict[str, Any]) -> Iterator[Row]:
@@ -313,7 +320,7 @@ def _in_public(row: Row) -> Row:
 PUBLIC_ROWS = [
     _in_public(row)
     for row in ROWS
-    if row.route.startswith(("/v1/projects/", "/v1/embeddings/", "/v1/similars/"))
+    if row.route.startswith(("/v1/projects/", "/v1/embeddings/", "/v1/similars"))
 ]
 
 
@@ -616,6 +623,8 @@ PUBLIC_VIEWS = {
     "/v1/similars/{owner}/{project}",
     "/v1/similars/{owner}/{project}/{text_id}",
     "/v1/similars/{owner}/{project}/recall",
+    "/v1/similars/{owner}/{project}/batch",
+    "/v1/similars",
     "/openapi.json",
     "/openapi.yaml",
     "/docs",
@@ -634,6 +643,7 @@ UNCHECKED_KEYS = {
     "/v1/similars/{owner}/{project}",
     "/v1/similars/{owner}/{project}/{text_id}",
     "/v1/similars/{owner}/{project}/recall",
+    "/v1/similars/{owner}/{project}/batch",
 }
 
 

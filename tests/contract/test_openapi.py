@@ -184,6 +184,8 @@ def test_only_what_can_be_asked_without_a_key_says_so() -> None:
         "search_by_vector",
         "search_by_words",
         "search_by_text",
+        "search_in_batch",
+        "search_projects",
         "measure_recall",
         "get_index",
     }
@@ -485,6 +487,29 @@ PROBES: list[tuple[str, str, str, Any, int]] = [
         None,
         404,
     ),
+    *(
+        ("POST", "/v1/similars/{owner}/{project}/batch", path, body, status)
+        for path, body, status in (
+            ("/v1/similars/alice/nothing/batch", {"queries": [{"vector": [1, 2, 3]}]}, 404),
+            ("/v1/similars/alice/letters/batch", {"queries": [{"vector": [1, 2]}]}, 400),
+            ("/v1/similars/alice/letters/batch", {"queries": [{"positive": ["nothing"]}]}, 404),
+        )
+    ),
+    *(
+        ("POST", "/v1/similars", "/v1/similars", {**body, "vector": [1, 2, 3]}, status)
+        for body, status in (
+            ({"projects": ["alice/nothing"]}, 404),
+            ({"projects": []}, 400),
+            ({"projects": ["alice/letters", "alice/wide"]}, 409),
+        )
+    ),
+    (
+        "GET",
+        "/v1/similars/{owner}/{project}/{text_id}",
+        "/v1/similars/alice/letters/known?group_size=3",
+        None,
+        400,
+    ),
     (
         "DELETE",
         "/v1/projects/{owner}/{project}",
@@ -584,6 +609,7 @@ def test_refusals_are_as_described(cast: Cast) -> None:
     cast.erin.patch("/v1/users/erin", {"email": "erin@example.org"})
     cast.alice.post("/v1/llm-service-definitions/alice", {**_NEW, "definition_handle": "model"})
     make_instance("alice", "wide", dimensions=4)
+    make_project("alice", "wide", instance="wide")
     uploaded = cast.alice.post(
         "/v1/embeddings/alice/letters", {"embeddings": [item("known", [1, 2, 3])]}
     )
@@ -700,6 +726,8 @@ def _prepare(name: str) -> Caller:
         if "letter-1:p.3" not in makes and name != "replace_project":
             first = item("letter-1:p.3", [1, 2, 3], instance_handle="my-model", text="My dear")
             ada.post("/v1/embeddings/alice/letters", {"embeddings": [first]})
+    if name == "search_projects":
+        make_project("alice", "diaries", instance="my-model")
     if name in _STATE_OF_JOB:
         project = Project.objects.get(owner__handle="alice", handle="letters")
         state = _STATE_OF_JOB[name]

@@ -110,7 +110,7 @@ def make_world() -> World:
     make_user(CANARIES["sharee"])
     _fill_alice()
     _fill_bob()
-    upload(cast.alice, "alice", TEXT_ID, "recall", *OPERATIONS)
+    upload(cast.alice, "alice", TEXT_ID, "recall", "batch", *OPERATIONS)
     upload(bob, "bob", TEXT_ID)
     with override_settings(INDEX_THRESHOLD=1):
         indexes.tend(cast.project.pk)
@@ -333,7 +333,7 @@ def operations() -> set[tuple[str, str]]:
 # The addresses of operations that are those of texts, too: a text may have any id.
 _SIMILARS, _EMBEDDINGS = "/v1/similars/{owner}/{project}", "/v1/embeddings/{owner}/{project}"
 _OF_A_TEXT = {
-    ("GET", f"{_SIMILARS}/recall"): f"{_SIMILARS}/{{text_id}}",
+    **{("GET", f"{_SIMILARS}/{name}"): f"{_SIMILARS}/{{text_id}}" for name in ("recall", "batch")},
     **{
         (method, f"{_EMBEDDINGS}/{name}"): f"{_EMBEDDINGS}/{{text_id}}"
         for name in OPERATIONS

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ README = "README.md"
 PROJECTS_API = "docs/projects-api.md"
 TEXTS = "docs/texts.md"
 FILTERS = "docs/filters.md"
+HYBRID = "docs/hybrid.md"
+RESULTS = "docs/results.md"
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,17 @@ def paste(script: str, armarium: Armarium, key: str = ADMIN_KEY) -> str:
     return done.stdout
 
 
+def answers_of(page: str, armarium: Armarium) -> list[Any]:
+    """Run all lines of a page; return the JSON answers, in order."""
+    rest = paste("\n".join(lines_of("sh", page)), armarium).strip()
+    answers = []
+    while rest:
+        answer, end = json.JSONDecoder().raw_decode(rest)
+        answers.append(answer)
+        rest = rest[end:].strip()
+    return answers
+
+
 @pytest.mark.slow
 def test_the_first_curl_finds_neighbours_of_a_real_text(armarium: Armarium) -> None:
     _, first, *_ = lines_of("sh")
@@ -83,19 +97,29 @@ def test_the_five_requests_end_in_a_search_that_finds_something(armarium: Armari
 
 @pytest.mark.slow
 def test_the_lines_about_filters_count_list_and_change_the_demo(armarium: Armarium) -> None:
-    rest = paste("\n".join(lines_of("sh", FILTERS)), armarium).strip()
-    answers = []
-    while rest:
-        answer, end = json.JSONDecoder().raw_decode(rest)
-        answers.append(answer)
-        rest = rest[end:].strip()
-    listed, counted, facets, deleted, updated = answers
+    listed, counted, facets, deleted, updated = answers_of(FILTERS, armarium)
     assert listed["embeddings"][0]["metadata"]["title"].startswith("A")
     assert listed["total_count"] > 100
     assert counted["count"] == 4000
     assert facets == json.loads(lines_of("json", FILTERS)[-1])
     assert (deleted["matched_count"], deleted["deleted_count"]) == (32, 0)
     assert updated["updated_count"] == 1
+
+
+@pytest.mark.slow
+def test_the_lines_about_results_search_the_demo(armarium: Armarium) -> None:
+    fields, left, groups, diverse, like, batch, across = answers_of(RESULTS, armarium)
+    shown = json.loads(lines_of("json", RESULTS)[0])["results"]
+    assert [each["metadata"] for each in fields["results"]] == [each["metadata"] for each in shown]
+    assert len(left["results"]) == 3
+    assert {each["group"] for each in groups["results"]} == {"en", "fr", "es"}
+    assert len(groups["results"]) == 6
+    assert groups["complete"] is True
+    assert len(diverse["results"]) == 5
+    assert all(each["metadata"]["title"] for each in like["results"])
+    assert [len(each["results"]) for each in batch["answers"]] == [2, 2]
+    assert len(across["results"]) == 3
+    assert across["results"][0]["metadata"] == {"title": "Lac Michigan"}
 
 
 @pytest.mark.slow
@@ -135,6 +159,25 @@ def test_the_lines_about_texts_embed_and_find_them(armarium: Armarium) -> None:
     by_q, by_text = map(json.loads, paste(searching, armarium, key).splitlines())
     assert [each["id"] for each in by_q["results"]] == ["n1"]
     assert [each["id"] for each in by_text["results"]] == ["n2"]
+
+
+@pytest.mark.slow
+def test_the_lines_about_searching_by_words_find_articles_and_choose_a_language(
+    armarium: Armarium,
+) -> None:
+    searching, language = lines_of("sh", HYBRID)
+    question, filtered, phrase = map(json.loads, paste(searching, armarium).splitlines())
+    assert "wiki:en:Mona_Lisa" in {each["id"] for each in question["results"]}
+    assert all(each["id"].startswith("wiki:fr:") for each in filtered["results"])
+    assert all("<mark>Mona</mark>" in each["highlight"] for each in phrase["results"])
+    for found in (question, filtered, phrase):
+        assert found["results"]
+    key = armarium.request("POST", "/v1/users", {"user_handle": "eva"})[1]["api_key"]
+    builtin = {"instance_owner": "_system", "instance_handle": "builtin"}
+    project = {"project_handle": "letters", **builtin}
+    assert armarium.request("POST", "/v1/projects/eva", project, key=key)[0] == 201
+    index = json.loads(paste(language, armarium, key))
+    assert index["settings"]["search_language"] == "french"
 
 
 @pytest.mark.slow
