@@ -6,7 +6,7 @@ otherwise than the instance says; that only the vectors tell.
 
 Vectors of one model share directions, whatever the texts are about and in whatever language. How
 much two sets do is measured by d · E[cos²(x, y)] over pairs from both, in d dimensions: exactly 1
-for sets of which one was turned at random, as unrelated models are to each other. See decision 0014
+for sets of which one was turned at random, as unrelated models are to each other. See decision 0012
 for what real models give.
 """
 
