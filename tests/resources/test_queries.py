@@ -26,7 +26,7 @@ BUDGETS: list[tuple[str, str, Any, int]] = [
     ("POST", "/users/{user}", {"name": "x"}, 4),
     ("DELETE", "/users/{user}", None, 3),
     ("DELETE", "/files/{file}", None, 3),
-    ("DELETE", "/projects/{project}", None, 14),
+    ("DELETE", "/projects/{project}", None, 15),
 ]
 
 
