@@ -20,9 +20,8 @@ dev: $(VENV)/.installed-dev ## Add what working on it needs.
 run: install ## Start everything (ARGS="--port 9000 --no-demo" for options of manage.py up).
 	@exec $(PY) manage.py up $(ARGS)
 
-# One process more than cores: many tests wait for servers that they start and kill.
 test: dev ## Run the whole test suite (ARGS="tests/projects -k share" for a part).
-	$(PY) -m pytest -n 3 --dist loadgroup $(ARGS)
+	$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
 
 check: dev ## Lint, types, import rules, migrations, OpenAPI, deployment settings.
 	$(VENV)/bin/ruff format --check .
