@@ -97,7 +97,12 @@ class ProjectForm(PlainForm):
 class DescriptionForm(PlainForm):
     """What a project says of itself."""
 
-    description = forms.CharField(label=gettext_lazy("Description"), required=False, max_length=255)
+    description = forms.CharField(
+        label=gettext_lazy("Description"),
+        required=False,
+        max_length=255,
+        widget=forms.Textarea(attrs={"rows": 3}),
+    )
 
 
 class ShareForm(PlainForm):

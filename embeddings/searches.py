@@ -1,11 +1,12 @@
 """Searches that ask for more than the nearest texts: one, many at once, over several projects."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from accounts.authentication import Credentials
 from accounts.policy import Actor, Level
-from common.errors import Conflict, NotFound
+from common.errors import Conflict, FieldError, NotFound, TooLarge
 from common.versions import RowVersion, Stale
 from embeddings import selectors, shaping
 from embeddings.hybrid import Asked
@@ -16,6 +17,9 @@ from projects import access
 from projects.access import Access
 from projects.models import Project
 from projects.selectors import projects_for
+
+# Seconds of the queries of a batch: a refused one may be asked twice, and answers come within ten.
+WITHIN_S = 4.0
 
 
 def shaped(
@@ -71,7 +75,10 @@ def batch(
     handle: str,
     questions: Callable[[int], Sequence[Question]],
 ) -> tuple[Access, list[Shaped]]:
-    """Answer several questions about a project, in their order; raise as `shaped`."""
+    """Answer several questions about a project, in their order.
+
+    Raises as `shaped`, and TooLarge for those that take longer than WITHIN_S together.
+    """
 
     def ask(known: Access, rests_on: Sequence[RowVersion]) -> list[Shaped]:
         asked = questions(known.project.instance.dimensions)
@@ -86,6 +93,7 @@ def _answers(
     questions: Sequence[Question],
     rests_on: Sequence[RowVersion],
 ) -> list[Shaped]:
+    began = time.monotonic()
     project = known.project
     location = questions[0].location if len(questions) == 1 else "body"
     asked = [(each.wanted, each.shape) for each in questions]
@@ -99,7 +107,16 @@ def _answers(
         if not is_local(project.instance):
             # The provider may have taken its time.
             access.look_up(credentials, owner=project.owner.handle, handle=project.handle)
-    return [shaping.answer(project, each, rests_on) for each in questions]
+    answers: list[Shaped] = []
+    for each in questions:
+        if answers and time.monotonic() - began > WITHIN_S:
+            problem = (
+                f"Of the {len(questions)} queries, {len(answers)} were answered in {WITHIN_S:g} s, "
+                "which is as long as a batch may take; send fewer at once."
+            )
+            raise TooLarge(problem, errors=[FieldError("body.queries", problem)])
+        answers.append(shaping.answer(project, each, rests_on))
+    return answers
 
 
 def _embedded(project: Project, question: Question) -> Question:

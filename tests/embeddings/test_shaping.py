@@ -12,6 +12,7 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoDbBlocker
 
+from embeddings import searches
 from projects.models import Project
 from tests.answers import assert_refused, nothing_changes
 from tests.embeddings.large import Matrix, Ranking, Shelf, assert_ranked, brute_force, hits, name
@@ -477,6 +478,19 @@ def test_a_malformed_search_refuses_the_batch_and_is_named(cast: Cast) -> None:
     with nothing_changes():
         for body, place in BAD_BATCHES:
             assert_refused(cast.rita.post(f"{LETTERS}/batch", body), 400, location=place)
+
+
+def test_a_batch_that_takes_too_long_is_refused(
+    filled: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(searches, "WITHIN_S", 0.0)
+    queries = [{"vector": vector(5)}, {"vector": vector(6)}]
+    refused = filled.owner.post(f"{filled.similars}/batch", {"queries": queries})
+    assert_refused(refused, 413, location="body.queries")
+    assert "send fewer at once" in refused["detail"]
+    # One alone is answered, however long it takes.
+    alone = filled.owner.post(f"{filled.similars}/batch", {"queries": queries[:1]})
+    assert alone.status == 200
 
 
 # --- What it costs, and who may ------------------------------------------------------------------
