@@ -156,12 +156,15 @@ class Map(MapPage):
             "rows": rows,
         }
         if projection is not None and projection.number:
-            context |= self._drawn(projections.map_of(projection))
+            drawn = projections.map_of(projection)
+            colouring = self.colouring(drawn)
+            context |= self._chosen(drawn, self.selection(drawn, colouring))
+            if self.is_partial("chosen"):
+                return self.show("console/parts/map_chosen.html", context)
+            context |= self._drawn(drawn, colouring, context)
             context["is_outdated"] = not projection.is_active and projections.is_outdated(
                 projection, self.project, rows
             )
-        if self.is_partial("chosen") and "selection" in context:
-            return self.show("console/parts/map_chosen.html", context)
         response = self.show("console/project/map.html", context)
         if "drawn" in context:
             # BokehJS makes style elements. Nothing else on the page does, and no other page has it.
@@ -178,9 +181,26 @@ class Map(MapPage):
         address = reverse("map", args=[self.owner, self.handle])
         return HttpResponseRedirect(f"{address}?{urlencode({'method': given})}")
 
-    def _drawn(self, drawn: Drawn) -> dict[str, Any]:
-        colouring = self.colouring(drawn)
-        selection = self.selection(drawn, colouring)
+    def _drawn(
+        self, drawn: Drawn, colouring: Colouring | None, chosen: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return what stands around the plot."""
+        explained = (drawn.projection.explained_x or 0) + (drawn.projection.explained_y or 0)
+        legend = (
+            () if colouring is None else _legend(colouring, chosen["kept"], chosen["selection"])
+        )
+        return {
+            "drawn": drawn,
+            "explained": 100 * explained,
+            "form": MapForm(self.request.GET),
+            "keys": self._keys(drawn),
+            "colouring": colouring,
+            "legend": list(legend),
+            "codes": range(NO_VALUE + 1),
+        }
+
+    def _chosen(self, drawn: Drawn, selection: Selection) -> dict[str, Any]:
+        """Return a page of the texts that are chosen."""
         start = _whole(self.request.GET.get("start", "0"), "start")
         places = selection.places[start : start + PAGE]
         cards = shown.cards_named(self.project, [drawn.text_ids[place] for place in places])
@@ -189,16 +209,9 @@ class Map(MapPage):
         }
         here = {**kept, **selection.query}
         total = len(selection.places)
-        explained = (drawn.projection.explained_x or 0) + (drawn.projection.explained_y or 0)
+        before = f"?{urlencode({**here, 'start': max(0, start - PAGE)})}"
+        after = f"?{urlencode({**here, 'start': start + PAGE})}"
         return {
-            "drawn": drawn,
-            "explained": 100 * explained,
-            "codes": range(NO_VALUE + 1),
-            "marks": selection.marks,
-            "colouring": colouring,
-            "form": MapForm(self.request.GET),
-            "keys": self._keys(drawn),
-            "legend": [] if colouring is None else list(_legend(colouring, kept, selection)),
             "selection": selection,
             "total": total,
             "first": start + 1,
@@ -207,13 +220,11 @@ class Map(MapPage):
                 _row(drawn, place, cards, urlencode({**kept, "around": drawn.text_ids[place]}))
                 for place in places
             ],
-            "all": f"?{urlencode(kept)}",
             "kept": kept,
+            "all": f"?{urlencode(kept)}",
             "export": urlencode(here),
-            "before": f"?{urlencode({**here, 'start': max(0, start - PAGE)})}" if start else None,
-            "next": f"?{urlencode({**here, 'start': start + PAGE})}"
-            if start + PAGE < total
-            else None,
+            "before": before if start else None,
+            "next": after if start + PAGE < total else None,
         }
 
     def _keys(self, drawn: Drawn) -> list[str]:

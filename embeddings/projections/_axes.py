@@ -12,7 +12,7 @@ Matrix = npt.NDArray[np.float32]
 FITTED_NUMBERS = 16 * 1024**2
 # More directions than wanted are followed, so that the wanted ones are found in few rounds.
 _SPARE = 8
-_ROUNDS = 16
+_ROUNDS = 8
 
 
 @dataclass(frozen=True)

@@ -63,18 +63,16 @@ def colour(project: Project, drawn: Map, path: Path) -> Colouring:
     return _groups(values, counts)
 
 
-def _number(value: bytes) -> float | None:
+def _number(value: str) -> float | None:
     """Return a number in JSON; None for other values, and for those that no float32 holds."""
-    if value[:1] in b'"tf':
+    if value[0] in '"tf':
         return None
     with np.errstate(over="ignore"):
         number = float(np.float32(orjson.loads(value)))
     return number if np.isfinite(number) else None
 
 
-def _scale(
-    values: Sequence[bytes | None], numbers: dict[bytes, float], with_number: int
-) -> Colouring:
+def _scale(values: Sequence[str | None], numbers: dict[str, float], with_number: int) -> Colouring:
     scaled = np.array(
         [np.nan if value is None else numbers.get(value, np.nan) for value in values],
         dtype=np.float32,
@@ -85,10 +83,10 @@ def _scale(
     return Colouring(codes, groups, scaled, min(numbers.values()), max(numbers.values()))
 
 
-def _groups(values: Sequence[bytes | None], counts: "Counter[bytes]") -> Colouring:
+def _groups(values: Sequence[str | None], counts: "Counter[str]") -> Colouring:
     # The most frequent first; equally frequent ones by their text, so that colours stay.
     ranked = sorted(counts, key=lambda value: (-counts[value], value))
-    code_of: dict[bytes | None, int] = {None: NO_VALUE}
+    code_of: dict[str | None, int] = {None: NO_VALUE}
     code_of |= {value: code for code, value in enumerate(ranked[:_MOST_GROUPS])}
     codes = np.array([code_of.get(value, OTHER) for value in values], dtype=np.uint8)
     groups = [
@@ -101,6 +99,6 @@ def _groups(values: Sequence[bytes | None], counts: "Counter[bytes]") -> Colouri
     return Colouring(codes, [*groups, *(Group(code, "", count) for code, count in rest if count)])
 
 
-def _as_text(value: bytes) -> str:
+def _as_text(value: str) -> str:
     found = orjson.loads(value)
-    return found if isinstance(found, str) else value.decode()
+    return found if isinstance(found, str) else value

@@ -1,13 +1,15 @@
 """Reads what maps of a project are drawn from and coloured by: vectors, and values of metadata."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
+import orjson
 from psycopg import sql
 
 from embeddings.filters import Path
 from embeddings.store._conditions import jsonpath_of
-from embeddings.store._parts import VERSION, Parts, read, rows_of
+from embeddings.store._parts import VERSION, Parts, read, rows_of, trusted
 from embeddings.store._values import Matrix
 
 
@@ -52,7 +54,7 @@ def vectors_of(
 
 def first_values(
     project_id: int, path: Path, text_ids: Sequence[str] | None = None
-) -> dict[str, bytes]:
+) -> dict[str, str]:
     """Return the first string, number or boolean at a path, as JSON text, by text id.
 
     text_ids: None for all of the project's. Texts without a value are left out.
@@ -63,22 +65,27 @@ def first_values(
         "last": f"{places[-1]} ? ({_SCALAR})",
         "ids": None if text_ids is None else list(text_ids),
     }
+    value = "jsonb_path_query_first(metadata, %(first)s::jsonpath)"
+    if len(places) > 1:
+        value = f"coalesce({value}, jsonb_path_query_first(metadata, %(last)s::jsonpath))"
     among = "" if text_ids is None else " AND text_id = ANY(%(ids)s)"
 
     def statement(parts: Parts) -> sql.Composed:
+        # One document is read in a tenth of the time that so many rows take.
         return sql.SQL(
-            "SELECT {version}, text_id, value::text FROM (SELECT text_id, coalesce("
-            "jsonb_path_query_first(metadata, %(first)s::jsonpath),"
-            " jsonb_path_query_first(metadata, %(last)s::jsonpath)) AS value"
-            " FROM {rows} WHERE true{among}) AS found WHERE value IS NOT NULL"
+            "SELECT {version}, json_object_agg(text_id, value::text)::text"
+            " FROM (SELECT text_id, {value} AS value FROM {rows} WHERE true{among}"
+            # Or the value would be looked for twice.
+            " OFFSET 0) AS found WHERE value IS NOT NULL"
         ).format(
             version=VERSION,
+            value=trusted(value),
             rows=rows_of(parts.segment, "project_id, text_id, metadata"),
-            among=sql.SQL(among),
+            among=trusted(among),
         )
 
-    found = read(project_id, statement, parameters)
-    return {text_id: value.encode() for text_id, value in found}
+    [(found,)] = read(project_id, statement, parameters)
+    return {} if found is None else cast("dict[str, str]", orjson.loads(found))
 
 
 _SCALAR = " || ".join(f'@.type() == "{each}"' for each in ("string", "number", "boolean"))

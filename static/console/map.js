@@ -12,7 +12,10 @@
   const NO_VALUE = 11;
   const REACH_PX = 10;
   const MOST_CORNERS = 150;
-  let xs, ys, colours, plot, source, marker, homes;
+  const OTHER = 10;
+  // By place: where each text is, its colour, and which it is in the order of drawing.
+  let xs, ys, colours, ranks;
+  let plot, source, marker, homes;
   let shownPlace = -1;
   const texts = new Map();
 
@@ -54,11 +57,13 @@
 
   function fill() {
     if (colours === undefined) return hex(rgb("c0"));
-    const none = hex(rgb(`c${NO_VALUE}`));
+    // What has no colour of its own lets the others be seen.
+    const plain = (code) => `${hex(rgb(`c${code}`))}${code < OTHER ? "" : "80"}`;
+    const none = plain(NO_VALUE);
     const { least, most } = frame.dataset;
     const mapper = scaled
       ? new Bokeh.LinearColorMapper({ palette: scale(), low: Number(least), high: Number(most), nan_color: none })
-      : new Bokeh.LinearColorMapper({ palette: Array.from({ length: 12 }, (_, code) => hex(rgb(`c${code}`))), low: -0.5, high: 11.5 });
+      : new Bokeh.LinearColorMapper({ palette: Array.from({ length: NO_VALUE + 1 }, (_, code) => plain(code)), low: -0.5, high: 11.5 });
     return { field: "colour", transform: mapper };
   }
 
@@ -72,6 +77,17 @@
     }
     const edge = (most - least || 1) * 0.04;
     return [least - edge, most + edge];
+  }
+
+  // What is drawn last lies on top.
+  function ordered() {
+    const below = (place) => (scaled ? Number.isNaN(colours[place]) : colours[place] >= OTHER);
+    const places = Array.from(xs.keys());
+    const order = colours === undefined ? places : [...places.filter(below), ...places.filter((place) => !below(place))];
+    ranks = new Uint32Array(order.length);
+    order.forEach((place, rank) => { ranks[place] = rank; });
+    const column = (values) => values.constructor.from(order, (place) => values[place]);
+    return { x: column(xs), y: column(ys), ...(colours && { colour: column(colours) }) };
   }
 
   // Both directions have the same scale, as distances should.
@@ -100,9 +116,7 @@
     });
     for (const axis of [...plot.xaxis, ...plot.yaxis]) axis.visible = false;
     for (const grid of [...plot.xgrid, ...plot.ygrid]) grid.grid_line_color = ink("line");
-    const data = { x: xs, y: ys };
-    if (colours !== undefined) data.colour = colours;
-    source = new ColumnDataSource({ data });
+    source = new ColumnDataSource({ data: ordered() });
     const size = xs.length < 500 ? 9 : xs.length < 5000 ? 6 : 4;
     const look = { x: { field: "x" }, y: { field: "y" }, size, line_color: null, fill_color: fill() };
     plot.add_glyph(new Scatter({ ...look, fill_alpha: 0.8 }), source, {
@@ -194,7 +208,7 @@
     else if (marks === "places") chosen = value.split(" ").map(Number);
     else if (marks === "code" && scaled) chosen = all((place) => Number.isNaN(colours[place]));
     else if (marks === "code") chosen = all((place) => colours[place] === Number(value));
-    source.selected.indices = chosen;
+    source.selected.indices = chosen.map((place) => ranks[place]);
     frame.dataset.marked = String(chosen.length);
     point(-1);
   }
