@@ -41,6 +41,7 @@ format: dev ## Format the code and mend what ruff can.
 lock: dev ## Resolve requirements*.in into the pinned files.
 	$(COMPILE) -o requirements.txt requirements.in
 	$(COMPILE) -o requirements-dev.txt requirements-dev.in
+	$(COMPILE) -o requirements-umap.txt requirements-umap.in
 
 bench: dev ## Measure it beside raw SQL and Chroma (ARGS="search --quick" for a part; docs/performance.md).
 	$(PY) -m bench $(ARGS)

@@ -31,7 +31,8 @@ class _Bar:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    # Not through a buffer, whose lock the interpreter would miss at its end.
+    os.read(sys.stdin.fileno(), 1)
     os._exit(1)
 
 
