@@ -321,6 +321,7 @@
 
   async function start() {
     frame.hidden = false;
+    document.querySelector(".map-without").hidden = true;
     const [points, column] = await Promise.all([binary("points"), key ? binary("colours", { key }) : undefined]);
     const numbers = new Float32Array(points);
     [xs, ys] = [numbers.subarray(0, numbers.length / 2), numbers.subarray(numbers.length / 2)];
