@@ -97,8 +97,8 @@ def test_changed_texts_are_told_of_and_editors_draw_anew(texts: Cast, alice: Cli
     assert 'hx-get="/p/alice/letters/map/progress?method=pca"' in text
     assert "<progress" in page(alice.get(f"{MAP}/progress?method=pca", headers=HTMX))
     run_jobs()
-    answer = alice.get(f"{MAP}/progress?method=pca", headers=HTMX)
-    assert answer.headers["HX-Refresh"] == "true"
+    refreshed = alice.get(f"{MAP}/progress?method=pca", headers=HTMX)
+    assert refreshed.headers["HX-Refresh"] == "true"
     text = shown(alice)
     assert 'data-number="2"' in text
     assert "The texts have changed" not in text
