@@ -21,7 +21,7 @@ from django.utils.html import format_html
 from accounts import keys, services
 from accounts.models import ApiKey, Owned, Role, Share, User
 from accounts.policy import BOOTSTRAP_ADMIN, Actor
-from common.admin import CompletesNames, ServiceAdmin, ServiceForm
+from common.admin import CompletesNames, NamesFields, ServiceAdmin, ServiceForm
 
 T = TypeVar("T", bound=Owned)
 S = TypeVar("S", bound=Share)
@@ -109,7 +109,7 @@ class ShareAdmin(ServiceAdmin[S]):
         self.revoke(actor_of(request), row.subject, row.user)  # type: ignore[attr-defined]
 
 
-class SharesInline(admin.TabularInline[S, Any]):
+class SharesInline(NamesFields, admin.TabularInline[S, Any]):
     """The grants on one thing. Their accounts are text, not fields: one query for all rows."""
 
     extra = 0
@@ -126,7 +126,7 @@ class SharesInline(admin.TabularInline[S, Any]):
         return False
 
 
-class NewSharesInline(CompletesNames, admin.TabularInline[S, Any]):
+class NewSharesInline(NamesFields, CompletesNames, admin.TabularInline[S, Any]):
     """Empty lines for new grants."""
 
     extra = 1

@@ -163,6 +163,18 @@ class CompletesNames:
         return options_of.formfield_for_foreignkey(db_field, request, **options)
 
 
+class NamesFields:
+    """Tells screen readers what the fields of an inline's lines are called: no label does."""
+
+    def formfield_for_dbfield(self, db_field: Field[Any, Any], request: Any, **options: Any) -> Any:
+        """Return the field."""
+        field_of: Any = super()
+        field = field_of.formfield_for_dbfield(db_field, request, **options)
+        if field is not None:
+            field.widget.attrs.setdefault("aria-label", capfirst(field.label))
+        return field
+
+
 class CompletingFilter(admin.FieldListFilter):
     """Narrows a list down to what refers to one row, which a field that completes names chooses.
 
