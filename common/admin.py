@@ -353,7 +353,7 @@ class ServiceAdmin(CompletesNames, admin.ModelAdmin[M]):
         rows = super().get_queryset(request)
         return rows.select_related(*related) if isinstance(related, list | tuple) else rows
 
-    def get_list_display(self, request: HttpRequest) -> list[str]:
+    def get_list_display(self, request: HttpRequest) -> Any:
         """Add a way to the page of each row for superusers, who may see all of those."""
         columns = [*super().get_list_display(request)]
         has_pages = type(self).console_page is not ServiceAdmin.console_page
@@ -554,7 +554,7 @@ class KeptAdmin(ServiceAdmin[M]):
     """Lists what the program keeps by itself: to look at, for whoever has the permission."""
 
     part_of_its_owner = True
-    actions = ()
+    actions: Any = ()
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Return False: the program makes these."""

@@ -34,8 +34,9 @@ class TaskFilter(admin.SimpleListFilter):
     parameter_name = "task"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        """Return the tasks that there are in the code."""
-        return [(name, name) for name in sorted(app.tasks)]
+        """Return our tasks."""
+        ours = (name for name in app.tasks if "procrastinate." not in name)
+        return [(name, name) for name in sorted(ours)]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         """Return the jobs of the chosen task."""
@@ -78,9 +79,9 @@ class JobAdmin(KeptAdmin[ProcrastinateJob]):
         "given",
         "status",
         "tries",
+        "failed_because",
         "changed_at",
         "scheduled_at",
-        "failed_because",
     ]
     list_display_links = ["id", "task_name"]
     list_filter = ["status", TaskFilter]

@@ -326,7 +326,7 @@ def reindex(site: ProjectAdmin, request: HttpRequest, rows: QuerySet[Project]) -
 
 
 # Projects know nothing of indexes.
-ProjectAdmin.actions.append(reindex)
+ProjectAdmin.actions = [*(ProjectAdmin.actions or ()), reindex]
 
 
 _JOB_FIELDS = (

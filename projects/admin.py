@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from django import forms
 from django.contrib import admin, messages
@@ -178,7 +178,7 @@ class ProjectAdmin(SharedAdmin[Project]):
         "metadataScheme": "metadata_schema",
     }
     inlines = [ProjectSharesInline, NewProjectSharesInline]
-    actions: ClassVar[list[Any]] = ["make_public", "make_private", "transfer"]
+    actions = ["make_public", "make_private", "transfer"]
     new_shares = NewProjectSharesInline
     add_fieldsets = [
         (

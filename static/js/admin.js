@@ -1,4 +1,5 @@
-// Names for screen readers, where Django's fields have none: those that complete names, and search.
+// What Django's pages lack for screen readers and keyboards: names of the fields that complete
+// names and of the search field, and a way to scroll wide tables.
 "use strict";
 (() => {
   const nameOf = (select) => {
@@ -20,7 +21,11 @@
   };
 
   document.getElementById("searchbar")?.setAttribute("aria-label", "Search");
-  addEventListener("load", tellAll);
+  for (const region of document.querySelectorAll(".results, .tabular.inline-related")) {
+    if (region.scrollWidth > region.clientWidth) region.tabIndex = 0;
+  }
+  // Once Django has made its fields: it asked to be called earlier.
+  globalThis.django?.jQuery?.(tellAll);
   // A line was added to a list of lines; Django is still making its fields.
   document.addEventListener("formset:added", () => setTimeout(tellAll));
 })();

@@ -90,8 +90,8 @@ def choices(client: Client, model: type[Model]) -> list[str]:
     found = []
     for spec in listed.filter_specs:
         if isinstance(spec, CompletingFilter):
-            related = spec.form.fields[spec.field_path].queryset
-            found.append(f"?{spec.field_path}={related.first().pk}")
+            field: Any = spec.form.fields[spec.field_path]
+            found.append(f"?{spec.field_path}={field.queryset.first().pk}")
         found += [choice["query_string"] for choice in spec.choices(listed)]
     return found
 
