@@ -20,6 +20,7 @@ from embeddings.api.index_serializers import IndexIn
 from embeddings.models import (
     Embedding,
     EmbeddingJob,
+    Projection,
     ProjectModel,
     Reembedding,
     ReembeddingState,
@@ -502,6 +503,24 @@ class ProjectModelAdmin(KeptAdmin[ProjectModel], AboutProjectAdmin[ProjectModel]
     date_hierarchy = "first_used_at"
     search_fields = ["project__handle", "project__owner__handle", "model__model"]
     fields = ["project", "model", "first_used_at"]
+
+
+@admin.register(Projection)
+class ProjectionAdmin(KeptAdmin[Projection], AboutProjectAdmin[Projection]):
+    """Maps of projects: how far they are. Editors have them drawn anew, on the map's page."""
+
+    list_display = ["project", "method", "state", "count", "made_at", "error"]
+    list_filter = ["method", "state", ("project", ProjectFilter)]
+    list_select_related = ["project__owner"]
+    ordering = ["-pk"]
+    date_hierarchy = "made_at"
+    search_fields = ["project__handle", "project__owner__handle"]
+    secret_fields = ("points", "text_ids")
+    fields = ["project", "method", "state", "progress", "error", "rows", "count", "made_at"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Projection]:
+        """Leave out where the texts lie."""
+        return super().get_queryset(request).defer("points", "text_ids")
 
 
 def _shortened(text: str) -> str:

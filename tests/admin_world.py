@@ -17,6 +17,7 @@ from embeddings.models import (
     EmbeddingJob,
     EmbeddingJobItem,
     JobState,
+    Projection,
     ProjectModel,
     Reembedding,
     ReembeddingState,
@@ -99,6 +100,9 @@ def _project(owner: User, sam: User) -> Project:
         state=ReembeddingState.PAUSED,
         last_error=HOSTILE,
         switched_at=timezone.now(),
+    )
+    Projection.objects.create(
+        project=project, method="umap", state="failed", error=HOSTILE, made_at=timezone.now()
     )
     return project
 
