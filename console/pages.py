@@ -92,6 +92,7 @@ _TABS = (
     ("texts", gettext_lazy("Texts"), Level.READER),
     ("search", gettext_lazy("Search"), Level.READER),
     ("sharing", gettext_lazy("Sharing"), Level.OWNER),
+    ("resources", gettext_lazy("Resources"), Level.OWNER),
     ("settings", gettext_lazy("Settings"), Level.OWNER),
 )
 
