@@ -246,7 +246,7 @@ def _session_id(text: str) -> UUID:
 def browser_of(session: Session) -> str:
     """Return which browser a session is in, as far as it says so, as people call it."""
     agent = session.agent
-    browser = next((name for sign, name in _BROWSERS if re.search(rf"\b{sign}\w*/", agent)), "")
+    browser = next((name for sign, name in _BROWSERS if re.search(rf"{sign}\w*/", agent)), "")
     system = next((name for sign, name in _SYSTEMS if sign in agent), "")
     if browser and system:
         return gettext("%(browser)s on %(system)s") % {"browser": browser, "system": system}

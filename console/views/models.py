@@ -290,7 +290,16 @@ class Edit(ServicePage):
         return self._page(form, status=400)
 
     def _form(self, *given: Any, **options: Any) -> ServiceForm:
-        return self.kind.form(*given, standards=selectors.all_standards(), **options)
+        form = self.kind.form(*given, standards=selectors.all_standards(), **options)
+        if isinstance(self.service, Instance):
+            is_set = self.service.has_api_key
+            state = (
+                gettext("Provider's API key: set")
+                if is_set
+                else gettext("Provider's API key: not set")
+            )
+            form.fields["api_key"].label = state
+        return form
 
     def _page(self, form: ServiceForm, *, status: int = 200) -> HttpResponse:
         context = {"form": form, "service": self.service, "kind": self.kind.page}

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
+from django.utils.functional import cached_property
 from django.utils.translation import gettext, gettext_lazy
 
 from accounts.policy import Actor, Level, level_of
@@ -53,7 +54,7 @@ class ProjectModel(ProjectPage):
     def post(self, request: HttpRequest) -> HttpResponse:
         """Base the project on another model of as many dimensions, or an empty one on any."""
         self.must_own()
-        form = self._choices(request.POST)
+        form = self._others(request.POST)
         if form.is_valid():
             chosen = form.chosen
             changes = {"instance_owner": chosen.owner.handle, "instance_handle": chosen.handle}
@@ -77,7 +78,6 @@ class ProjectModel(ProjectPage):
 
     def _page(self, **given: ChooseModelForm) -> HttpResponse:
         """Return the page, with the forms that were filled in wrongly in place of new ones."""
-        count_embeddings(self.project)
         is_owner = level_of(self.project) >= Level.OWNER
         context: dict[str, Any] = {
             "warnings": warnings_about(self.project),
@@ -85,7 +85,7 @@ class ProjectModel(ProjectPage):
             **self._progress(),
         }
         if is_owner:
-            context["change"] = context["begin"] = self._choices()
+            context |= {"begin": self._choices(), "change": self._others()}
         if context["report"] is None:
             context |= self._estimate()
         context |= given
@@ -94,11 +94,18 @@ class ProjectModel(ProjectPage):
 
     def _choices(self, *given: Any) -> ChooseModelForm:
         """Return the form with the models that the project's owner may use, but that of now."""
-        usable = self.usable()
+        return ChooseModelForm(*given, instances=self._usable)
+
+    def _others(self, *given: Any) -> ChooseModelForm:
+        """Return the form with those that stored vectors can stay with: of as many dimensions."""
+        count_embeddings(self.project)
+        wanted = self.project.instance.dimensions
+        is_empty = not self.project.number_of_embeddings  # type: ignore[attr-defined]
+        usable = [each for each in self._usable if is_empty or each.dimensions == wanted]
         return ChooseModelForm(*given, instances=usable)
 
-    def usable(self) -> list[Instance]:
-        """Return what the project's owner may base it on, but that of now."""
+    @cached_property
+    def _usable(self) -> list[Instance]:
         owner = Actor(user=self.project.owner)
         rows = [builtin_instance(), *instances_of(owner, self.project.owner.handle)]
         return [each for each in rows if each.pk != self.project.instance_id]
