@@ -1,7 +1,7 @@
 """The shapes of what people type about their own accounts; what is allowed, the services say."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, time
 from typing import Any, cast
 
 from django import forms
@@ -124,7 +124,7 @@ class NewKeyForm(PlainForm):
         last_day = given["last_day"]
         end = None
         if last_day is not None:
-            end = datetime.combine(last_day, time.min, tzinfo=UTC) + timedelta(days=1)
+            end = datetime.combine(last_day, time.max, tzinfo=UTC)
         return {
             "name": given["name"],
             "role_cap": Role(given["role"]) if given["role"] else None,

@@ -12,6 +12,7 @@ from common.admin import JsonText, Verbatim
 from console.forms import PlainForm
 from resources.api.serializers import AgentIn, EndUserIn, FileChangeIn
 from resources.models import (
+    DEFAULT_SYSTEM_TEMPLATE,
     MAXIMUM_ABOUT_LENGTH,
     MAXIMUM_MEDIA_TYPE_LENGTH,
     Agent,
@@ -147,15 +148,23 @@ class AgentForm(ResourceForm):
     metadata = _metadata()
 
     def clean(self) -> dict[str, Any]:
-        """Let what is empty and may not be stand for what it was, or for the default."""
-        for name in ("canonical_name", "default_system_template"):
-            if not self.cleaned_data.get(name):
-                self.cleaned_data.pop(name, None)
+        """Let what is empty stand for the default, and an empty name for none."""
+        given = self.cleaned_data
+        if not given.get("canonical_name"):
+            given.pop("canonical_name", None)
+        if given.get("default_system_template") == "":
+            given["default_system_template"] = DEFAULT_SYSTEM_TEMPLATE
         return super().clean()
 
 
-class MovingAgentForm(AgentForm, MovingForm):
+class MovingAgentForm(MovingForm, AgentForm):
     """An agent that is there."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["canonical_name"].help_text = gettext(
+            "A letter, then letters, digits, hyphens and underscores. Empty: it stays as it is."
+        )
 
 
 # --- End users ------------------------------------------------------------------------------------
@@ -175,7 +184,7 @@ class EndUserForm(ResourceForm):
     metadata = _metadata()
 
 
-class MovingEndUserForm(EndUserForm, MovingForm):
+class MovingEndUserForm(MovingForm, EndUserForm):
     """An end user that is there."""
 
 
@@ -218,7 +227,7 @@ class FileForm(ResourceForm):
         """Add what is known otherwise."""
 
 
-class MovingFileForm(FileForm, MovingForm):
+class MovingFileForm(MovingForm, FileForm):
     """A file that is there."""
 
 

@@ -86,6 +86,7 @@ class Account(AccountPage):
 
     def post(self, request: HttpRequest) -> HttpResponse:
         """Change name and email address."""
+        require_account(self.actor, Level.OWNER, self.user)
         form = ProfileForm(request.POST)
         if form.is_valid():
             try:

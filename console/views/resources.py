@@ -234,7 +234,8 @@ class DeleteResource(ResourcePage):
         services.delete_resource(
             type(row), actor=self.actor, owner=self.project.owner, uuid=row.uuid
         )
-        messages.success(request, gettext("%(name)s is deleted.") % {"name": row})
+        name = getattr(row, "name", "") or row.uuid
+        messages.success(request, gettext("%(name)s is deleted.") % {"name": name})
         return self.to_list(kind)
 
 

@@ -88,4 +88,6 @@ for (const name of ["htmx:responseError", "htmx:sendError"]) {
 }
 
 prepare(document);
+// Where the tabs do not fit, the one that is open is in sight.
+document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 document.addEventListener("htmx:load", (event) => prepare(event.detail.elt));

@@ -109,18 +109,20 @@ def test_a_new_password_signs_out_all_others(alice: Client) -> None:
         ({"current": "wrong"}, "This is not your password of now."),
         ({"current": ""}, "Type your password of now."),
         ({"new": "short", "again": "short"}, "too short"),
-        ({"new": "alice-alice-alice", "again": "alice-alice-alice"}, "too similar"),
+        ({"new": "alice@example.org", "again": "alice@example.org"}, "too similar"),
         ({"again": "another"}, "not the same as the line above"),
     ],
 )
 def test_a_password_is_refused_beside_its_field(
     sent: dict[str, str], problem: str, alice: Client
 ) -> None:
+    accounts.update_user(
+        actor=BOOTSTRAP_ADMIN, handle="alice", changes={"email": "alice@example.org"}
+    )
     given = {"current": PASSWORD, "new": NEW, "again": NEW, **sent}
     text = page(alice.post("/account/password", given), 400)
     assert problem in text
-    for secret in filter(None, given.values()):
-        assert f'value="{secret}"' not in text
+    assert not any(f'value="{secret}"' in text for secret in (PASSWORD, NEW, "wrong", "short"))
     # The session and the old password go on.
     page(alice.get("/account/"))
     signed_in()
@@ -162,7 +164,9 @@ def test_a_key_is_made_shown_once_and_works(alice: Client) -> None:
     assert caller.get("/v1/projects/alice/other").status == 403
     stored_key = ApiKey.objects.get(name=HOSTILE)
     assert stored_key.expires_at is not None
-    assert stored_key.expires_at.date() == day + timedelta(days=1)
+    assert stored_key.expires_at.date() == day
+    made(alice.post("/account/keys", {"name": "long", "last_day": "9999-12-31"}))
+    page(alice.get("/account/keys"))
     text = page(alice.get("/account/keys"))
     for word in ("reads and searches only", "in alice/letters only", stored_key.public_id):
         assert word in text
@@ -179,7 +183,6 @@ def test_a_key_is_made_shown_once_and_works(alice: Client) -> None:
         ({"project": "bob/secret"}, "Select a valid choice"),
         ({"last_day": "2020-01-01"}, "has passed already"),
         ({"last_day": "soon"}, "Write the day as"),
-        ({"last_day": "9999-12-31"}, "Write the day as"),
     ],
 )
 def test_a_wrong_key_is_refused_beside_its_field(
