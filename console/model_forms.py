@@ -243,7 +243,7 @@ class EstimateForm(PlainForm):
         required=False,
         min_value=0,
         max_value=1_000_000,
-        help_text=gettext_lazy("In whatever currency."),
+        help_text=gettext_lazy("In whatever currency; empty where you do not want to know."),
         widget=forms.NumberInput(attrs={"step": "any"}),
     )
 

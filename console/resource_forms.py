@@ -173,13 +173,8 @@ class EndUserForm(ResourceForm):
 
     shape = EndUserIn
 
-    name = forms.CharField(
-        label=gettext_lazy("Name"),
-        required=False,
-        strip=False,
-        max_length=120,
-        widget=forms.TextInput(attrs=_TYPED),
-    )
+    # Names may have line breaks, which a field of one line would remove unasked.
+    name = Verbatim(label=gettext_lazy("Name"), required=False, max_length=120, widget=_lines(1))
     about = _about()
     metadata = _metadata()
 
@@ -194,11 +189,10 @@ class FileForm(ResourceForm):
 
     shape = FileChangeIn
 
-    name = forms.CharField(
+    name = Verbatim(
         label=gettext_lazy("Name"),
-        strip=False,
         max_length=120,
-        widget=forms.TextInput(attrs=_TYPED),
+        widget=_lines(1),
         error_messages={"required": gettext_lazy("Give the file a name.")},
     )
     description = Verbatim(

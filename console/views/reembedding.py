@@ -141,12 +141,15 @@ class ProjectModel(ProjectPage):
         return {"comparison": found}
 
     def _estimate(self) -> dict[str, Any]:
-        given = self.request.GET if "price" in self.request.GET else None
-        form = EstimateForm(given)
-        price = form.cleaned_data["price"] if given is not None and form.is_valid() else None
+        """Return what it would take, where that is asked for: all texts are read."""
+        if "price" not in self.request.GET:
+            return {"price_form": EstimateForm()}
+        form = EstimateForm(self.request.GET)
+        if not form.is_valid():
+            return {"price_form": form, "price_form_is_wrong": True}
+        price = form.cleaned_data["price"]
         estimate = reembedding.estimate_for(**self.where, price_per_million_tokens=price)
-        wrong = form.is_bound and bool(form.errors)
-        return {"estimate": estimate, "price_form": form, "price_form_is_wrong": wrong}
+        return {"price_form": form, "estimate": estimate}
 
 
 class Reembed(ProjectModel):

@@ -113,7 +113,7 @@ def test_the_model_of_a_project(person: Person, key: str) -> None:
     page.goto("/p/alice/notes/settings")
     page.get_by_role("link", name="Change the model").click()
     page.get_by_label("Price of a million tokens").fill("0.02")
-    page.get_by_role("button", name="Estimate the price").click()
+    page.get_by_role("button", name="Estimate what it takes").click()
     page.get_by_text("Price, about").wait_for()
     page.get_by_label("alice/private").check()
     page.get_by_role("button", name="Begin").click()

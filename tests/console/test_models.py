@@ -327,6 +327,7 @@ def test_forms_need_a_token(alice: Client) -> None:
         (TEMPLATE, 4),
         ("/models/new?template=_system/openai-small", 4),
         (SETTINGS, 13),
+        (f"{SETTINGS}?price=1", 15),
     ],
 )
 def test_pages_take_few_queries(address: str, most: int, lent: Cast, alice: Client) -> None:
@@ -370,7 +371,7 @@ def test_an_empty_project_gets_any_model(lent: Cast, alice: Client) -> None:
 
 
 def test_texts_without_words_are_counted_in_the_refusal(alice: Client) -> None:
-    assert "1 embedding has no text" in page(alice.get(SETTINGS))
+    assert "1 embedding has no text" in page(alice.get(f"{SETTINGS}?price="))
     refused = page(alice.post(f"{SETTINGS}/reembed", {"instance": "_system/builtin"}), 400)
     assert "1 embeddings of project" in refused
 
