@@ -103,7 +103,7 @@ def test_what_one_may_not_see_looks_as_if_it_were_not_there(lent: Cast) -> None:
     sam = browser("sam")
     texts = [
         page(sam.get(f"/models/alice/{handle}"), 404).split("<main")[1].replace(handle, "x")
-        for handle in ("model", "nothing")
+        for handle in ("model", "no-such-one")
     ]
     assert texts[0] == texts[1]
 
@@ -321,12 +321,12 @@ def test_forms_need_a_token(alice: Client) -> None:
 @pytest.mark.parametrize(
     ("address", "most"),
     [
-        ("/models/", 8),
+        ("/models/", 9),
         (MODEL, 6),
         (f"{MODEL}/edit", 4),
         (TEMPLATE, 4),
         ("/models/new?template=_system/openai-small", 4),
-        (SETTINGS, 13),
+        (SETTINGS, 14),
         (f"{SETTINGS}?price=1", 15),
     ],
 )

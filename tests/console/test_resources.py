@@ -122,7 +122,8 @@ def test_an_agent_is_made_changed_and_deleted(filled: Cast, alice: Client) -> No
     row.refresh_from_db()
     assert (row.name, row.metadata, row.canonical_name) == ("Erato", {}, "clio")
     assert alice.post(f"{address}/delete").status_code == 302
-    assert "Erato is deleted." not in page(alice.get(address), 404)
+    assert "Erato is deleted." in page(alice.get(RESOURCES))
+    page(alice.get(address), 404)
     assert not Agent.objects.filter(canonical_name="clio").exists()
 
 
