@@ -139,7 +139,8 @@ class Session(AbstractBaseSession):
     agent: what the browser says it is.
     """
 
-    public_id = models.UUIDField(default=uuid4, unique=True, editable=False)
+    # Not unique: a session that gets another key is there twice for a moment.
+    public_id = models.UUIDField(default=uuid4, db_index=True, editable=False)
     user = models.ForeignKey(
         User, on_delete=models.CASCADE, null=True, editable=False, related_name="sessions"
     )
