@@ -87,7 +87,7 @@ def test_a_wrong_address_is_refused_beside_the_field(
     assert stored("alice").email is None
 
 
-def test_a_new_password_signs_out_all_others(alice: Client) -> None:
+def test_x3_a_new_password_signs_out_all_others(alice: Client) -> None:
     other, by_key = signed_in(), with_key()
     before = alice.cookies["sessionid"].value
     sent = {"current": PASSWORD, "new": NEW, "again": NEW}
@@ -153,7 +153,7 @@ def made(response: Any) -> str:
     return found[1]
 
 
-def test_a_key_is_made_shown_once_and_works(alice: Client) -> None:
+def test_a2_a_key_is_made_shown_once_and_works(alice: Client) -> None:
     make_project("alice", "other")
     day = (timezone.now() + timedelta(days=10)).date()
     sent = {"name": HOSTILE, "role": "reader", "project": "alice/letters", "last_day": str(day)}
