@@ -1,9 +1,11 @@
 """Accounts, their API keys, and the shapes that everything owned and shared has in common."""
 
 from typing import Any, ClassVar, Self
+from uuid import uuid4
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import PermissionsMixin
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models.functions import Lower
@@ -126,6 +128,31 @@ class ApiKey(models.Model):
         return self.revoked_at is None and (
             self.expires_at is None or self.expires_at > timezone.now()
         )
+
+
+class Session(AbstractBaseSession):
+    """A session in a browser, and what its account is told of it.
+
+    public_id: names it in pages; the session's own key would let in whoever reads it.
+    user: the account that signed in; None for a session in which nobody has.
+    key: the API key that opened it; None where the password did.
+    agent: what the browser says it is.
+    """
+
+    # Not unique: a session that gets another key is there twice for a moment.
+    public_id = models.UUIDField(default=uuid4, db_index=True, editable=False)
+    user = models.ForeignKey(
+        User, on_delete=models.CASCADE, null=True, editable=False, related_name="sessions"
+    )
+    key = models.ForeignKey(
+        ApiKey, on_delete=models.CASCADE, null=True, editable=False, related_name="+"
+    )
+    agent = models.CharField(max_length=200, blank=True, default="", editable=False)
+    started_at = models.DateTimeField(default=timezone.now, editable=False)
+    last_used_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    def __str__(self) -> str:
+        return str(self.public_id)
 
 
 class Owned(models.Model):

@@ -14,8 +14,8 @@ from django.db.models import Q, RestrictedError
 from django.utils import timezone
 
 from accounts import keys
-from accounts.models import ApiKey, Role, User
-from accounts.policy import BOOTSTRAP_ADMIN, Actor, Level, require_admin
+from accounts.models import ApiKey, Role, Session, User
+from accounts.policy import BOOTSTRAP_ADMIN, Actor, Level, require_account, require_admin
 from accounts.selectors import account_for
 from common.database import retry_conflicts
 from common.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
@@ -145,12 +145,13 @@ def set_access(*, actor: Actor, handle: str, changes: Mapping[str, bool]) -> Use
 
 @transaction.atomic
 def set_password(*, actor: Actor, handle: str, password: str | None) -> User:
-    """Set what the account signs in with, None for nothing; its sessions end with the old one."""
+    """Set what the account signs in with, None for nothing; its sessions end, all of them."""
     account_for(actor, Level.OWNER, handle)
     user = _locked(handle)
     _refuse_system(user)
     user.set_password(password)
     user.save(update_fields=["password", "updated_at"])
+    Session.objects.filter(user=user).delete()
     return user
 
 
@@ -204,6 +205,50 @@ def create_key(
         expires_at=expires_at,
     )
     return key
+
+
+def create_own_key(
+    *,
+    actor: Actor,
+    name: str,
+    role_cap: Role | None = None,
+    project_id: int | None = None,
+    expires_at: datetime | None = None,
+) -> str:
+    """Make a key for the actor's own account as `create_key` does.
+
+    Raises Forbidden for a key that carries less than its account, and Invalid for a moment that has
+    passed or is later than the end of the key that asks: nobody gets more than they have.
+    """
+    user = _own_account(actor)
+    if expires_at is not None and expires_at <= timezone.now():
+        raise _wrong_expiry("This moment has passed already.")
+    limit = None if actor.key is None else actor.key.expires_at
+    if limit is not None and (expires_at is None or expires_at > limit):
+        raise _wrong_expiry(
+            f"You are signed in with a key that ends on {limit:%Y-%m-%d at %H:%M} UTC: a key made "
+            "with it must end by then."
+        )
+    return create_key(
+        user=user, name=name, role_cap=role_cap, project_id=project_id, expires_at=expires_at
+    )
+
+
+def revoke_own_key(*, actor: Actor, public_id: str) -> None:
+    """Revoke a key of the actor's own account at once; raise Forbidden and NotFound."""
+    if not revoke_keys(ApiKey.objects.filter(user=_own_account(actor), public_id=public_id)):
+        raise NotFound("You have no key of this name that still works.")
+
+
+def _own_account(actor: Actor) -> User:
+    if actor.user is None:
+        raise Forbidden("The configured admin key belongs to no account.")
+    require_account(actor, Level.OWNER, actor.user)
+    return actor.user
+
+
+def _wrong_expiry(message: str) -> Invalid:
+    return Invalid(message, errors=[FieldError("body.expires_at", message)])
 
 
 def import_key(*, user: User, key: str, name: str = "") -> None:

@@ -93,6 +93,7 @@ _TABS = (
     ("search", gettext_lazy("Search"), Level.READER),
     ("map", gettext_lazy("Map"), Level.READER),
     ("sharing", gettext_lazy("Sharing"), Level.OWNER),
+    ("resources", gettext_lazy("Resources"), Level.OWNER),
     ("settings", gettext_lazy("Settings"), Level.OWNER),
 )
 

@@ -3,7 +3,17 @@
 from django.urls import URLPattern, URLResolver, path, register_converter
 from django.urls.converters import StringConverter
 
-from console.views import dashboard, map, project, session, texts
+from console.views import (
+    account,
+    dashboard,
+    map,
+    models,
+    project,
+    reembedding,
+    resources,
+    session,
+    texts,
+)
 
 
 class TextId(StringConverter):
@@ -15,6 +25,26 @@ class TextId(StringConverter):
 register_converter(TextId, "text_id")
 
 _PROJECT = "p/<str:owner>/<str:handle>"
+_RESOURCES = f"{_PROJECT}/resources"
+_MODEL = "models/<str:owner>/<str:handle>"
+# No handle is as short as this.
+_TEMPLATE = "models/t/<str:owner>/<str:handle>"
+
+
+def _services(base: str, kind: models.Kind) -> list[URLPattern]:
+    """Return the addresses of one model, or of one template."""
+    pages = [
+        ("", models.Service, ""),
+        ("/edit", models.Edit, "edit-"),
+        ("/share", models.ShareService, "share-"),
+        ("/unshare", models.UnshareService, "unshare-"),
+        ("/delete", models.DeleteService, "delete-"),
+    ]
+    return [
+        path(f"{base}{end}", view.as_view(kind=kind), name=f"{prefix}{kind.page}")
+        for end, view, prefix in pages
+    ]
+
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", dashboard.Projects.as_view(), name="projects"),
@@ -39,4 +69,28 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(f"{_PROJECT}/settings", project.Settings.as_view(), name="settings"),
     path(f"{_PROJECT}/settings/transfer", project.Transfer.as_view(), name="transfer"),
     path(f"{_PROJECT}/settings/delete", project.Delete.as_view(), name="delete"),
+    path(f"{_PROJECT}/settings/model", reembedding.ProjectModel.as_view(), name="project-model"),
+    path(f"{_PROJECT}/settings/model/reembed", reembedding.Reembed.as_view(), name="reembed"),
+    path(f"{_PROJECT}/settings/model/step", reembedding.Step.as_view(), name="reembedding-step"),
+    path(_RESOURCES, resources.Resources.as_view(), name="resources"),
+    path(f"{_RESOURCES}/files/<uuid:uuid>/download", resources.Download.as_view(), name="download"),
+    path(f"{_RESOURCES}/<str:kind>/new", resources.NewResource.as_view(), name="new-resource"),
+    path(f"{_RESOURCES}/<str:kind>/<uuid:uuid>", resources.OneResource.as_view(), name="resource"),
+    path(
+        f"{_RESOURCES}/<str:kind>/<uuid:uuid>/delete",
+        resources.DeleteResource.as_view(),
+        name="delete-resource",
+    ),
+    path("models/", models.Models.as_view(), name="models"),
+    path("models/new", models.New.as_view(), name="new-model"),
+    path("models/new-template", models.New.as_view(kind=models.TEMPLATE), name="new-template"),
+    *_services(_TEMPLATE, models.TEMPLATE),
+    *_services(_MODEL, models.MODEL),
+    path(f"{_MODEL}/test", models.Test.as_view(), name="test-model"),
+    path("account/", account.Account.as_view(), name="account"),
+    path("account/password", account.Password.as_view(), name="account-password"),
+    path("account/keys", account.Keys.as_view(), name="account-keys"),
+    path("account/keys/revoke", account.RevokeKey.as_view(), name="revoke-key"),
+    path("account/sessions", account.Sessions.as_view(), name="account-sessions"),
+    path("account/sessions/end", account.EndSession.as_view(), name="end-session"),
 ]

@@ -27,6 +27,7 @@ from accounts.policy import (
 from accounts.selectors import user_named
 from common.errors import FieldError, NotFound, ProjectNotFound
 from common.versions import RowVersion, Stale, as_parameters, unchanged
+from llm_services.models import Instance
 from projects.default_project import default_project_of, ensure_default_project
 from projects.models import Project, ProjectShare
 
@@ -97,6 +98,17 @@ def public_projects(actor: Actor) -> QuerySet[Project]:
 
 def _shared_with(actor: Actor) -> Any:
     return ProjectShare.objects.filter(user=actor.user).values("subject")
+
+
+def projects_on(actor: Actor, instance: Instance) -> QuerySet[Project]:
+    """Return the projects on an instance that the actor may read, by address."""
+    rows = readable().filter(instance=instance)
+    return scope(actor, Level.READER, rows).order_by("owner__handle", "handle")
+
+
+def count_projects_on(instance: Instance) -> int:
+    """Return how many projects there are on an instance, whoever may read them."""
+    return Project.objects.filter(instance=instance).count()
 
 
 # --- What the Projects API shows: what an account owns --------------------------------------------
