@@ -96,6 +96,11 @@ def offer(
         raise
 
 
+def most_bytes() -> int:
+    """Return how large a file may be."""
+    return int(settings.MAX_BULK_BYTES)
+
+
 def _format_of(name: str, content: IO[bytes]) -> str:
     found = files.format_of(name)
     start = content.read(4)
