@@ -48,8 +48,8 @@ JOBS_KEPT_FOR = timedelta(days=30)
 MOST_REJECTED = 10_000
 MOST_FILES = 20
 PREVIEW_ROWS = 10
-# Rows that are stored at once; texts that are embedded first take about two seconds.
-_ROWS, _TEXTS = 1_000, 100
+# Rows that are stored at once; texts that are embedded first take half a second.
+_ROWS, _TEXTS = 1_000, 32
 _TURN = timedelta(seconds=60)
 # Until a provider that failed is asked again.
 _PAUSES_S = (10.0, 60.0, 300.0, 900.0)
@@ -197,6 +197,8 @@ def begin(
     if not job.is_draft:
         raise Conflict(f"The rows of '{job}' are being stored, or were, already.")
     job.uses = {name: use.value for name, use in uses.columns.items()}
+    # Kept: whoever goes on with it must meet the same batches.
+    job.chunk_rows = _ROWS if uses.name_of(Use.VECTOR) else _TEXTS
     job.replacing, job.state = replacing, ImportState.WAITING
     job.save()
     _ask_for_turn(job)
@@ -278,7 +280,6 @@ def work(job_id: UUID) -> None:
         return
     ends_at = timezone.now() + _TURN
     uses = Uses({name: Use(use) for name, use in job.uses.items()})
-    size = _ROWS if uses.name_of(Use.VECTOR) else _TEXTS
 
     def keep(outcome: Outcome, rejected: list[Rejected]) -> None:
         _note(job, outcome, rejected)
@@ -292,7 +293,7 @@ def work(job_id: UUID) -> None:
     try:
         outcome = import_rows(
             job.project,
-            lambda expected: _rows_of(job, uses, size),
+            lambda expected: _rows_of(job, uses, job.chunk_rows),
             replacing=job.replacing,
             max_rejected=MOST_REJECTED,
             on_progress=go_on,

@@ -353,7 +353,8 @@ class ImportJob(models.Model):
     user: who brought it, and whose rights it has.
     name: as the file was called, for people. file: where its bytes are kept; "" once they are gone.
     columns: what its first rows show of them; uses: what each is for, once that has been said.
-    chunks: how many batches of the file are done with. rows, stored …: what became of them.
+    chunk_rows: how many rows a batch has. chunks: how many batches of the file are done with.
+    rows, stored …: what became of them.
     fraction: how much of the file has been read. failures: how often in a row a provider failed.
     error: why it stopped, or what it waits for.
     """
@@ -371,6 +372,7 @@ class ImportJob(models.Model):
     uses = models.JSONField(default=dict, editable=False)
     replacing = models.BooleanField(default=False)
     state = models.CharField(max_length=10, choices=ImportState.choices, default=ImportState.DRAFT)
+    chunk_rows = models.PositiveIntegerField(default=1, editable=False)
     chunks = models.PositiveIntegerField(default=0, editable=False)
     rows = models.PositiveIntegerField(default=0)
     stored = models.PositiveIntegerField(default=0)

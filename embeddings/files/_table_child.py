@@ -261,8 +261,17 @@ def first_rows(file_format: str, path: str, rows: int) -> dict[str, Any]:
     """Return the names of all columns, and the values of the first rows."""
     if file_format == "csv":
         table = Csv(path)
-        records = (record for record, problem in table.rows() if record and problem is None)
-        shown = [[_short(cell) for cell in record] for record, _ in zip(records, range(rows))]  # noqa: B905
+        shown = []
+        try:
+            for record, problem in table.rows():
+                if record and problem is None:
+                    shown.append([_short(cell) for cell in record])
+                if len(shown) == rows:
+                    break
+        except Refused:
+            # What comes before the damage can be stored.
+            if not shown:
+                raise
         return {"columns": table.names, "rows": shown}
     file = opened(path)
     names = file.schema_arrow.names

@@ -281,7 +281,7 @@ def _guesses(
     fits = {
         "id": {"text", "number"},
         "text": {"text", "empty"},
-        "vector": {"numbers", "text", "empty"},
+        "vector": {"numbers", "list", "mixed", "text", "empty"},
         "object": {"object", "empty"},
     }
     for use, wanted in _NAMES.items():
