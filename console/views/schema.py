@@ -17,7 +17,7 @@ from embeddings.schemas import Trial
 from projects import services
 from projects.metadata import InvalidSchema
 
-_keyword = re.compile("the keyword (\\S+) cannot be")
+_keyword = re.compile("the keyword (\\S+) cannot be (.+); correct it")
 
 
 class Schema(ProjectPage):
@@ -100,9 +100,9 @@ def _with_line(problem: str, schema: str) -> str:
     named = _keyword.search(problem)
     if named is None:
         return problem
-    lines = [
-        number for number, line in enumerate(schema.splitlines(), 1) if f'"{named[1]}"' in line
-    ]
-    if not lines:
+    # Where the keyword has this value; in several places, nobody knows which is meant.
+    wrong = re.compile(rf'"{re.escape(named[1])}"\s*:\s*"?{re.escape(named[2][:20])}')
+    lines = [number for number, line in enumerate(schema.splitlines(), 1) if wrong.search(line)]
+    if len(lines) != 1:
         return problem
     return gettext("Line %(line)d: %(problem)s") % {"line": lines[0], "problem": problem}
