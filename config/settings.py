@@ -343,6 +343,15 @@ STORAGES = {
             "directory_permissions_mode": 0o700,
         },
     },
+    # Files on their way into a project, until their rows are stored.
+    "uploads": {
+        "BACKEND": "resources.storage.DurableFileSystemStorage",
+        "OPTIONS": {
+            "location": DATA_DIR / "uploads",
+            "file_permissions_mode": 0o600,
+            "directory_permissions_mode": 0o700,
+        },
+    },
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
 }
 

@@ -1,5 +1,6 @@
 """The shapes of what people type; what is allowed, the services say."""
 
+import io
 from collections.abc import Iterable
 from typing import Any
 
@@ -60,6 +61,22 @@ class KeyForm(PlainForm):
     )
 
 
+class SchemaForm(PlainForm):
+    """A metadata schema."""
+
+    schema = forms.CharField(
+        label=gettext_lazy("Metadata schema"),
+        required=False,
+        # The service limits its bytes.
+        max_length=100_000,
+        help_text=gettext_lazy(
+            "A JSON Schema that the metadata of every text must match. Empty: any metadata."
+        ),
+        widget=forms.Textarea(attrs={"rows": 12, "spellcheck": "false", "autocapitalize": "none"}),
+    )
+    after = forms.CharField(required=False, strip=False, max_length=300)
+
+
 class ProjectForm(PlainForm):
     """A new project."""
 
@@ -84,6 +101,7 @@ class ProjectForm(PlainForm):
         help_text=gettext_lazy("What makes the vectors. All vectors of a project come from one."),
         widget=forms.RadioSelect,
     )
+    schema = SchemaForm.base_fields["schema"]
 
     def __init__(self, *args: Any, instances: Iterable[Instance], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -92,6 +110,56 @@ class ProjectForm(PlainForm):
         field = self.fields["instance"]
         field.choices = [(name, name) for name, _ in choices]  # type: ignore[attr-defined]
         field.initial = choices[0][0]
+
+
+class UploadForm(PlainForm):
+    """A file, or what it would hold."""
+
+    file = forms.FileField(
+        label=gettext_lazy("File"),
+        required=False,
+        # Cut, not refused: it is for people to recognize the file by.
+        allow_empty_file=True,
+        help_text=gettext_lazy("JSON lines (.jsonl), a table (.csv) or Parquet (.parquet)."),
+        widget=forms.FileInput(attrs={"accept": ".jsonl,.ndjson,.csv,.tsv,.parquet"}),
+    )
+    pasted = forms.CharField(
+        label=gettext_lazy("Or paste them"),
+        required=False,
+        strip=False,
+        max_length=2_000_000,
+        help_text=gettext_lazy(
+            "Lines of JSON, each an object; or a table copied out of a spreadsheet, with the names "
+            "of the columns first."
+        ),
+        widget=forms.Textarea(
+            attrs={
+                "rows": 6,
+                "spellcheck": "false",
+                "placeholder": '{"text_id": "l-1", "text": "Dear Bob", "metadata": {"year": 1801}}',
+            }
+        ),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        """Return what is offered, in either way."""
+        given: dict[str, Any] = super().clean() or {}
+        file, pasted = given.get("file"), given.get("pasted") or ""
+        if self.errors:
+            return given
+        if file and pasted.strip():
+            raise forms.ValidationError(gettext("Choose a file or paste texts, not both."))
+        if file:
+            given["offered"] = {"name": file.name, "content": file, "size": file.size}
+        elif pasted.strip():
+            content = pasted.encode(errors="surrogatepass")
+            is_json = pasted.lstrip("\ufeff \t\r\n").startswith("{")
+            name = gettext("Pasted") + (".jsonl" if is_json else ".csv")
+            stream = io.BytesIO(content)
+            given["offered"] = {"name": name, "content": stream, "size": len(content)}
+        else:
+            self.add_error("file", gettext("Choose a file, or paste texts below."))
+        return given
 
 
 class DescriptionForm(PlainForm):

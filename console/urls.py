@@ -11,8 +11,10 @@ from console.views import (
     project,
     reembedding,
     resources,
+    schema,
     session,
     texts,
+    upload,
 )
 
 
@@ -25,6 +27,7 @@ class TextId(StringConverter):
 register_converter(TextId, "text_id")
 
 _PROJECT = "p/<str:owner>/<str:handle>"
+_UPLOAD = f"{_PROJECT}/upload/<uuid:job_id>"
 _RESOURCES = f"{_PROJECT}/resources"
 _MODEL = "models/<str:owner>/<str:handle>"
 # No handle is as short as this.
@@ -63,6 +66,12 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(f"{_PROJECT}/map/colours", map.Colours.as_view(), name="map-colours"),
     path(f"{_PROJECT}/map/text", map.Text.as_view(), name="map-text"),
     path(f"{_PROJECT}/map/export", map.Export.as_view(), name="map-export"),
+    path(f"{_PROJECT}/schema", schema.Schema.as_view(), name="schema"),
+    path(f"{_PROJECT}/upload", upload.Upload.as_view(), name="upload"),
+    path(_UPLOAD, upload.UploadFile.as_view(), name="upload-file"),
+    path(f"{_UPLOAD}/cancel", upload.UploadCancel.as_view(), name="upload-cancel"),
+    path(f"{_UPLOAD}/retry", upload.UploadRetry.as_view(), name="upload-retry"),
+    path(f"{_UPLOAD}/rejected.csv", upload.UploadErrors.as_view(), name="upload-errors"),
     path(f"{_PROJECT}/sharing", project.Sharing.as_view(), name="sharing"),
     path(f"{_PROJECT}/sharing/remove", project.Unshare.as_view(), name="unshare"),
     path(f"{_PROJECT}/sharing/public", project.Public.as_view(), name="public"),

@@ -234,11 +234,21 @@ def _columns(batch: Batch, locked: Locked) -> dict[str, Any]:
 def _refused(batch: Batch, locked: Locked, *, known: set[str]) -> dict[int, str]:
     """Return which rows break the schema, and how; those of known ids do not count."""
     refused = {}
-    for row, violations in _violations(batch, locked, Budget(math.inf)):
+    for row, violations in _violations(batch, locked.metadata_schema, Budget(math.inf)):
         if batch.text_ids[row] not in known:
-            reasons = "; ".join(f"{each.field}: {each.reason}" for each in violations)
-            refused[row] = f"metadata does not match the project's schema: {reasons}"
+            refused[row] = _in_words(violations)
     return refused
+
+
+def refused_by_schema(schema: str, batch: Batch) -> dict[int, str]:
+    """Return which rows of a batch break a schema ("" for none), and how."""
+    found = _violations(batch, schema, Budget(math.inf))
+    return {row: _in_words(violations) for row, violations in found}
+
+
+def _in_words(violations: list[Violation]) -> str:
+    reasons = "; ".join(f"{each.field}: {each.reason}" for each in violations)
+    return f"metadata does not match the project's schema: {reasons}"
 
 
 def known_ids(project: Project, text_ids: Sequence[str]) -> set[str]:
@@ -367,7 +377,7 @@ def _check(
     place: where a row of the batch is in the request.
     """
     _check_dimensions(batch, locked, project)
-    for row, violations in _violations(batch, locked, budget or Budget()):
+    for row, violations in _violations(batch, locked.metadata_schema, budget or Budget()):
         location = f"{place(row)}.metadata"
         raise Invalid(
             describe(batch.text_ids[row], violations),
@@ -380,13 +390,11 @@ def _check(
         )
 
 
-def _violations(
-    batch: Batch, locked: Locked, budget: Budget
-) -> Iterator[tuple[int, list[Violation]]]:
+def _violations(batch: Batch, schema: str, budget: Budget) -> Iterator[tuple[int, list[Violation]]]:
     """Return the rows whose metadata breaks the schema, one by one, and how."""
-    if not locked.metadata_schema:
+    if not schema:
         return
-    validator = validator_for(locked.metadata_schema)
+    validator = validator_for(schema)
     for row, metadata in enumerate(batch.metadata):
         violations = validator.violations({} if metadata is None else metadata, budget)
         if metadata is None and not violations:

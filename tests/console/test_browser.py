@@ -110,7 +110,7 @@ def test_from_signing_in_to_deleting(person: Person, key: str) -> None:
     page.get_by_text("/p/alice/diaries/").wait_for()
     page.get_by_role("button", name="Create project").click()
     page.get_by_text("Project created.").wait_for()
-    page.get_by_text("No texts yet").wait_for()
+    page.get_by_role("heading", name="Upload texts").wait_for()
 
     page.goto("/p/alice/notes/")
     page.get_by_label("Search this project").fill("a kitten taking a nap")
