@@ -1,10 +1,13 @@
 """The cast that most tests play with."""
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
 
 from embeddings import model_guard, store
 from projects.models import Project
+from tests.end_to_end.harness import Armarium
 from tests.factories import Caller, Cast, make_cast
 from tests.replay import Replay
 
@@ -33,3 +36,16 @@ _cast = Replay(make_cast, _same_cast)
 def cast(db: None) -> Cast:
     """Alice owns, Erin edits, Rita reads, Sam is a stranger, Ada administers."""
     return _cast()
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Armarium]:
+    """A running server without a project, for tests that leave it as it is and make their own.
+
+    They belong to `xdist_group("served")`, so that one process of the run starts it, once. Each
+    module makes accounts that no other has.
+    """
+    one = Armarium(tmp_path_factory.mktemp("served") / "data").migrated()
+    one.start()
+    yield one
+    one.kill_everything()

@@ -1,4 +1,4 @@
-"""Makes rows through the services once in a process, and puts them back where they are needed again.
+"""Makes rows through the services once in a process, and puts them back when needed again.
 
 What most tests begin with takes some ninety statements to make; putting it back takes two. The rows
 get numbers of their own each time, as if they had been made anew: nothing that a process remembers
