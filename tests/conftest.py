@@ -24,9 +24,18 @@ def new_places() -> None:
 
 
 def _same_cast(made: Cast, shift: int) -> Cast:
-    project = Project.objects.select_related("owner", "instance").get(pk=made.project.pk + shift)
-    people = (made.alice, made.erin, made.rita, made.sam, made.ada, made.nobody)
-    return Cast(*(Caller(each.key, each.handle) for each in people), project)
+    def again(person: Caller) -> Caller:
+        return Caller(person.key, person.handle)
+
+    return Cast(
+        alice=again(made.alice),
+        erin=again(made.erin),
+        rita=again(made.rita),
+        sam=again(made.sam),
+        ada=again(made.ada),
+        nobody=Caller(),
+        project=Project.objects.select_related("owner", "instance").get(pk=made.project.pk + shift),
+    )
 
 
 _cast = Replay(make_cast, _same_cast)

@@ -7,18 +7,15 @@ would deal such tests out one by one; this one reads the marks where they are wr
 
 import re
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
-
-if TYPE_CHECKING:
-    from xdist.scheduler.protocol import Scheduling
 
 _GROUP = re.compile(r'xdist_group\("([^"]+)"\)')
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "Scheduling":
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep the tests of a module together that belongs to a group, and the modules of a group."""
     # Here, because a run in one process needs none.
     from xdist.scheduler import LoadScopeScheduling
@@ -28,7 +25,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "Scheduling"
         found = _GROUP.search((config.rootpath / module).read_text(encoding="utf-8"))
         return None if found is None else found[1]
 
-    class ByGroup(LoadScopeScheduling):
+    class ByGroup(LoadScopeScheduling):  # type: ignore[misc]
         """Gives each group to one process, and whatever is in none wherever there is time."""
 
         def _split_scope(self, nodeid: str) -> str:
