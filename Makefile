@@ -8,7 +8,7 @@ COMPILE := $(PY) -m piptools compile --quiet --strip-extras --no-header \
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev run test check format lock bench clean
+.PHONY: help install dev run test promises check format lock bench clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -22,6 +22,9 @@ run: install ## Start everything (ARGS="--port 9000 --no-demo" for options of ma
 
 test: dev ## Run the whole test suite (ARGS="tests/projects -k share" for a part).
 	$(PY) -m pytest -n 2 --dist loadgroup $(ARGS)
+
+promises: dev ## Run it and write into docs/promises.md what each promise came to.
+	$(PY) -m pytest -n 2 --dist loadgroup --promises docs/promises.md
 
 check: dev ## Lint, types, import rules, migrations, OpenAPI, deployment settings.
 	$(VENV)/bin/ruff format --check .
@@ -41,6 +44,7 @@ format: dev ## Format the code and mend what ruff can.
 lock: dev ## Resolve requirements*.in into the pinned files.
 	$(COMPILE) -o requirements.txt requirements.in
 	$(COMPILE) -o requirements-dev.txt requirements-dev.in
+	$(COMPILE) -o requirements-umap.txt requirements-umap.in
 
 bench: dev ## Measure it beside raw SQL and Chroma (ARGS="search --quick" for a part; docs/performance.md).
 	$(PY) -m bench $(ARGS)

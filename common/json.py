@@ -7,8 +7,9 @@ over: U+0000, integers past 64 bits, repeated keys, deep nesting, floods of valu
 
 import json as stdlib
 import re
+import secrets
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,7 +35,10 @@ _parsers: deque[simdjson.Parser] = deque(maxlen=2)
 _KEPT = 36 * 1024**2
 
 _string = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_long_number = re.compile(rb"[0-9]{19}")
+# Nineteen digits may be more than 64 bits; looked for in a text whose digits are all made zeros,
+# which takes a tenth of the time of a regular expression.
+_AS_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
+_LONG_NUMBER = b"0" * 19
 _SPACE = b" \t\r\n"
 
 
@@ -151,7 +155,7 @@ def quick_object(text: bytes) -> tuple[dict[str, Any], bytes] | None:
     it came: a key that occurs twice, or a number that was changed, would be missing there. White
     space does not count, wherever it is: it separates neither keys nor values.
     """
-    if len(text) >= MAX_VALUES or text.count(b"{") + text.count(b"[") > MAX_DEPTH:
+    if len(text) >= MAX_VALUES or _opened(text) > MAX_DEPTH:
         return None
     try:
         found = orjson.loads(text)
@@ -161,9 +165,48 @@ def quick_object(text: bytes) -> tuple[dict[str, Any], bytes] | None:
     is_same = rendered == text or (rendered.translate(None, _SPACE) == text.translate(None, _SPACE))
     if not is_same or type(found) is not dict:
         return None
-    if b"\\u0000" in rendered or _long_number.search(rendered):
+    if _is_odd(rendered):
         return None
     return found, rendered
+
+
+def quick_objects(texts: Sequence[bytes]) -> tuple[list[dict[str, Any]], list[bytes]] | None:
+    """Return what `quick_object` would of each of many JSON texts, or None if of any None.
+
+    They are read as one list, in half the time. Between each two stands a text that nobody can
+    guess, so that what begins in one of them cannot end in another.
+    """
+    if not texts:
+        return [], []
+    longest = max(map(len, texts))
+    if longest >= MAX_VALUES or max(map(_opened, texts)) > MAX_DEPTH:
+        return None
+    between = secrets.token_hex(16)
+    joined = b"[" + f',"{between}",'.encode().join(texts) + b"]"
+    try:
+        found = orjson.loads(joined)
+    except orjson.JSONDecodeError:
+        return None
+    values = found[::2]
+    if found[1::2] != [between] * (len(texts) - 1) or set(map(type, values)) != {dict}:
+        return None
+    rendered = orjson.dumps(found)
+    if _is_odd(rendered):
+        return None
+    if rendered == joined:
+        return values, list(texts)
+    if rendered.translate(None, _SPACE) != joined.translate(None, _SPACE):
+        return None
+    return values, list(map(orjson.dumps, values))
+
+
+def _is_odd(rendered: bytes) -> bool:
+    """Say whether there may be U+0000 or a number past 64 bits in it."""
+    return b"\\u0000" in rendered or _LONG_NUMBER in rendered.translate(_AS_ZEROS)
+
+
+def _opened(text: bytes) -> int:
+    return text.count(b"{") + text.count(b"[")
 
 
 def members(node: Any, location: str) -> Iterator[tuple[str, Any]]:

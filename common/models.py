@@ -12,6 +12,11 @@ def uuid7() -> uuid.UUID:
     return uuid.UUID(int=uuid_utils.uuid7().int)
 
 
+def new_ids(count: int) -> list[bytes]:
+    """Return so many of the same, as 16 bytes each: without a Python object around each of them."""
+    return [uuid_utils.uuid7().bytes for _ in range(count)]
+
+
 class JobFailure(models.Model):
     """Why the last try of a job failed; procrastinate keeps that it did. Goes with the job."""
 

@@ -33,6 +33,9 @@ _PORT_PATIENCE_S = 1.5
 _RESTARTS = 5
 _RESTART_WINDOW_S = 120.0
 _LONGEST_PAUSE_S = 30.0
+# There are as many processes as cores. Threads that a library for matrices starts in each of them
+# spin while they wait for each other, and take the cores from everybody else.
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -280,7 +283,7 @@ def _started(program: Program) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603
         program.command,
         cwd=BASE_DIR,
-        env={**inherited, **program.environment},
+        env={**_ONE_THREAD, **inherited, **program.environment},
         stdin=subprocess.DEVNULL,
         # Its own session: Ctrl-C is for us, and we stop things in order.
         start_new_session=True,

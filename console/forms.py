@@ -105,6 +105,17 @@ class DescriptionForm(PlainForm):
     )
 
 
+class MapForm(PlainForm):
+    """How a map is coloured."""
+
+    key = forms.CharField(
+        label=gettext_lazy("Colour by metadata key"),
+        required=False,
+        max_length=1000,
+        widget=forms.TextInput(attrs={**_HANDLE, "list": "metadata-keys", "autocomplete": "off"}),
+    )
+
+
 class ShareForm(PlainForm):
     """Somebody who is given a role."""
 

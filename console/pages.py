@@ -91,6 +91,7 @@ _TABS = (
     ("overview", gettext_lazy("Overview"), Level.READER),
     ("texts", gettext_lazy("Texts"), Level.READER),
     ("search", gettext_lazy("Search"), Level.READER),
+    ("map", gettext_lazy("Map"), Level.READER),
     ("sharing", gettext_lazy("Sharing"), Level.OWNER),
     ("settings", gettext_lazy("Settings"), Level.OWNER),
 )

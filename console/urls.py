@@ -3,7 +3,7 @@
 from django.urls import URLPattern, URLResolver, path, register_converter
 from django.urls.converters import StringConverter
 
-from console.views import dashboard, project, session, texts
+from console.views import dashboard, map, project, session, texts
 
 
 class TextId(StringConverter):
@@ -27,6 +27,12 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(f"{_PROJECT}/texts", texts.Texts.as_view(), name="texts"),
     path(f"{_PROJECT}/texts/<text_id:text_id>", texts.Text.as_view(), name="text"),
     path(f"{_PROJECT}/search", texts.Search.as_view(), name="search"),
+    path(f"{_PROJECT}/map", map.Map.as_view(), name="map"),
+    path(f"{_PROJECT}/map/progress", map.Progress.as_view(), name="map-progress"),
+    path(f"{_PROJECT}/map/points", map.Points.as_view(), name="map-points"),
+    path(f"{_PROJECT}/map/colours", map.Colours.as_view(), name="map-colours"),
+    path(f"{_PROJECT}/map/text", map.Text.as_view(), name="map-text"),
+    path(f"{_PROJECT}/map/export", map.Export.as_view(), name="map-export"),
     path(f"{_PROJECT}/sharing", project.Sharing.as_view(), name="sharing"),
     path(f"{_PROJECT}/sharing/remove", project.Unshare.as_view(), name="unshare"),
     path(f"{_PROJECT}/sharing/public", project.Public.as_view(), name="public"),

@@ -67,12 +67,9 @@ def read(
         _check_same([each["vector_dim"] for each in items], {dimensions}, int)
         text_ids = checked_ids([each["text_id"] for each in items])
         texts = checked_texts(_optional(items, keys, "text"))
-        metadata = _Metadata()
-        for each in _optional(items, keys, "metadata"):
-            metadata.add(each)
-        metadata.check()
+        metadata = _metadata([_text_of(each) for each in _optional(items, keys, "metadata")])
         vectors = _vectors([each["vector"] for each in items], dimensions)
-    except (Odd, Invalid):
+    except (Odd, Invalid, ValueError, RuntimeError):
         return None
     return Columns(vectors, text_ids, texts, metadata.values, metadata.rendered)
 
@@ -123,49 +120,64 @@ def checked_texts(texts: list[Any]) -> list[str]:
     return given
 
 
+@dataclass(frozen=True)
 class _Metadata:
     """The metadata of a batch: Python values, and the same as UTF-8 JSON, `{}` for none."""
 
-    def __init__(self) -> None:
-        self.values: list[dict[str, Any] | None] = []
-        self.rendered: list[bytes] = []
-        self._known: dict[tuple[str, ...], bool] = {}
-        self._texts: list[str] = []
+    values: list[dict[str, Any] | None]
+    rendered: list[bytes]
 
-    def add(self, node: Any) -> None:
-        """Add what is None or an object of a document; raise Odd for anything else."""
-        if node is None:
-            self._append(None, b"{}")
-        elif type(node) is simdjson.Object:
-            # The stubs say str; it is bytes.
-            quick = json.quick_object(bytes(cast("Any", node.mini)))
-            self._append(*(quick or self._walked(node)))
-        else:
-            raise Odd
 
-    def add_text(self, text: str, parser: simdjson.Parser) -> None:
-        """Add the object that a JSON text holds; raise Odd or ValueError for anything else."""
-        given = text.encode()
-        quick = json.quick_object(given)
-        if quick is not None:
-            self._append(*quick)
-            return
-        node: Any = parser.parse(given)
-        if type(node) is not simdjson.Object:
-            raise Odd
-        self._append(*self._walked(node))
+def _metadata(given: Sequence[bytes | None]) -> _Metadata:
+    """Return the objects that JSON texts hold.
 
-    def check(self) -> None:
-        """Raise Invalid where a text that was added cannot be stored."""
-        _check_text("".join(self._texts))
+    Raises Odd for a text that is something else, ValueError where it is not JSON, and Invalid for
+    what cannot be stored.
+    """
+    quick = json.quick_objects([each for each in given if each is not None])
+    if quick is None:
+        return _metadata_one_by_one(given)
+    values, rendered = iter(quick[0]), iter(quick[1])
+    return _Metadata(
+        [None if each is None else next(values) for each in given],
+        [b"{}" if each is None else next(rendered) for each in given],
+    )
 
-    def _append(self, value: dict[str, Any] | None, rendered: bytes) -> None:
-        self.values.append(value)
-        self.rendered.append(rendered)
 
-    def _walked(self, node: Any) -> tuple[dict[str, Any], bytes]:
-        value = _object(node, self._known, self._texts)
-        return value, orjson.dumps(value)
+def _metadata_one_by_one(given: Sequence[bytes | None]) -> _Metadata:
+    metadata = _Metadata([], [])
+    parser = simdjson.Parser()
+    known: dict[tuple[str, ...], bool] = {}
+    texts: list[str] = []
+    for each in given:
+        value: dict[str, Any] | None = None
+        rendered = b"{}"
+        if each is not None:
+            value, rendered = json.quick_object(each) or _walked(each, parser, known, texts)
+        metadata.values.append(value)
+        metadata.rendered.append(rendered)
+    _check_text("".join(texts))
+    return metadata
+
+
+def _walked(
+    text: bytes, parser: simdjson.Parser, known: dict[tuple[str, ...], bool], texts: list[str]
+) -> tuple[dict[str, Any], bytes]:
+    node: Any = parser.parse(text)
+    if type(node) is not simdjson.Object:
+        raise Odd
+    value = _object(node, known, texts)
+    return value, orjson.dumps(value)
+
+
+def _text_of(node: Any) -> bytes | None:
+    """Return the JSON text of an object of a document, None for None; raise Odd for others."""
+    if node is None:
+        return None
+    if type(node) is not simdjson.Object:
+        raise Odd
+    # The stubs say str; it is bytes.
+    return bytes(cast("Any", node.mini))
 
 
 def _object(node: Any, known: dict[tuple[str, ...], bool], texts: list[str]) -> dict[str, Any]:
@@ -260,7 +272,7 @@ def read_lines(
     Unlike items of a batch, they need not name their instance nor the length of their vector.
     """
     fields: dict[str, list[Any]] = {name: [] for name in _FIELDS}
-    metadata = _Metadata()
+    documents: list[bytes | None] = []
     known: dict[tuple[str, ...], bool] = {}
     buffers: list[Any] = []
     opened = 0
@@ -288,12 +300,12 @@ def read_lines(
                 opened += 1
             buffers.append(value)
             value = node["metadata"] if "metadata" in keys else None
-            metadata.add(value)
+            documents.append(_text_of(value))
             opened -= line.count(b"[")
             if b"\\" in line and (b"\\u005b" in line or b"\\u005B" in line):
                 raise Odd
         node = value = None
-        metadata.check()
+        metadata = _metadata(documents)
         _check_given(fields["instance_handle"], set(instances), str)
         _check_given(fields["instance_owner"], {owner}, str)
         _check_given(fields["vector_dim"], {dimensions}, int)
@@ -354,23 +366,12 @@ def read_arrow(
         _check_given(given.get("instance_owner", none), {owner}, str)
         _check_given(given.get("vector_dim", none), {dimensions}, int)
         text_ids, texts = checked_ids(given["text_id"]), checked_texts(given.get("text", none))
-        metadata = _metadata_texts(given.get("metadata", none))
+        documents = given.get("metadata", none)
+        metadata = _metadata([None if each is None else each.encode() for each in documents])
         check_vectors(vectors)
     except (Odd, Invalid, ValueError, RuntimeError):
         return None
     return Columns(vectors, text_ids, texts, metadata.values, metadata.rendered)
-
-
-def _metadata_texts(values: list[Any]) -> _Metadata:
-    parser = simdjson.Parser()
-    metadata = _Metadata()
-    for value in values:
-        if value is None:
-            metadata.add(None)
-        else:
-            metadata.add_text(value, parser)
-    metadata.check()
-    return metadata
 
 
 def brackets(body: bytes) -> int:

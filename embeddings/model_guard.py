@@ -13,6 +13,7 @@ for what real models give.
 import threading
 import time
 from collections.abc import Collection
+from dataclasses import dataclass
 
 import numpy as np
 from cachetools import LRUCache
@@ -38,10 +39,23 @@ _KNOWN_FOR_S = 600.0
 _MOST_BYTES = 32 * 1024**2
 
 
-# Vectors of some projects, and since when this process knows them.
-_samples: LRUCache[int, tuple[float, Matrix]] = LRUCache(
-    _MOST_BYTES, getsizeof=lambda known: known[1].nbytes
-)
+@dataclass(frozen=True)
+class _Sample:
+    """Some stored vectors of a project.
+
+    unit: float32 of shape (n, dimensions), of length 1. shortest, longest: what they had before.
+    concentration: their relatedness within.
+    since: when this process read them, in seconds of the monotonic clock.
+    """
+
+    unit: Matrix
+    shortest: float
+    longest: float
+    concentration: float
+    since: float
+
+
+_samples: LRUCache[int, _Sample] = LRUCache(_MOST_BYTES, getsizeof=lambda known: known.unit.nbytes)
 _lock = threading.Lock()
 
 
@@ -63,7 +77,7 @@ def notice(project: Project, locked: Locked, vectors: Matrix) -> list[str]:
     warnings = _other_models(project, set(locked.models_used) - {locked.model_id})
     if _tell_anything(vectors):
         sample = _sample_of(project)
-        if _tell_anything(sample):
+        if sample is not None:
             warnings += _oddities(project, vectors, sample)
     return warnings
 
@@ -95,19 +109,23 @@ def sanity_warnings(project: Project) -> list[str]:
 
 
 # --- What is known --------------------------------------------------------------------------------
-def _sample_of(project: Project) -> Matrix:
+def _sample_of(project: Project) -> _Sample | None:
+    """Return some vectors of the project, or None where they would tell nothing."""
     with _lock:
         known = _samples.get(project.pk)
     dimensions = project.instance.dimensions
-    if known is not None:
-        since, sample = known
-        if time.monotonic() - since < _KNOWN_FOR_S and sample.shape[1] == dimensions:
-            return sample
-    sample = store.sample_vectors(project.pk, dimensions, _SAMPLE)
-    # A few vectors will be more soon.
-    if _tell_anything(sample):
-        with _lock:
-            _samples[project.pk] = (time.monotonic(), sample)
+    now = time.monotonic()
+    if known is not None and now - known.since < _KNOWN_FOR_S and known.unit.shape[1] == dimensions:
+        return known
+    vectors = store.sample_vectors(project.pk, dimensions, _SAMPLE)
+    if not _tell_anything(vectors):
+        # A few vectors will be more soon.
+        return None
+    unit, lengths = _unit(vectors)
+    shortest, longest = float(lengths.min()), float(lengths.max())
+    sample = _Sample(unit, shortest, longest, _relatedness_within(unit), now)
+    with _lock:
+        _samples[project.pk] = sample
     return sample
 
 
@@ -138,25 +156,23 @@ def _tell_anything(vectors: Matrix) -> bool:
     return len(vectors) >= FEWEST and vectors.shape[1] >= _FEWEST_DIMENSIONS
 
 
-def _oddities(project: Project, vectors: Matrix, sample: Matrix) -> list[str]:
+def _oddities(project: Project, vectors: Matrix, sample: _Sample) -> list[str]:
     step = max(1, len(vectors) // _SAMPLE)
     given, lengths = _unit(vectors[::step])
-    stored, known_lengths = _unit(sample)
     warnings = []
-    concentration = _relatedness_within(stored)
-    found = relatedness(given, stored)
-    if concentration >= _CONCENTRATED and found < _UNRELATED:
+    found = relatedness(given, sample.unit)
+    if sample.concentration >= _CONCENTRATED and found < _UNRELATED:
         warnings.append(
             f"These vectors resemble those stored in project '{project}' no more than chance "
-            f"({found:.2f}, where 1 is chance and those stored have {concentration:.1f} among "
-            "each other). Were they made by another model?"
+            f"({found:.2f}, where 1 is chance and those stored have {sample.concentration:.1f} "
+            "among each other). Were they made by another model?"
         )
     length = float(lengths.mean())
-    shortest, longest = float(known_lengths.min()), float(known_lengths.max())
-    if not shortest / _OTHER_LENGTH <= length <= longest * _OTHER_LENGTH:
+    if not sample.shortest / _OTHER_LENGTH <= length <= sample.longest * _OTHER_LENGTH:
         warnings.append(
             f"These vectors have a mean length of {length:.3g}, those stored in project "
-            f"'{project}' {shortest:.3g} to {longest:.3g}. Were they made in another way?"
+            f"'{project}' {sample.shortest:.3g} to {sample.longest:.3g}. Were they made in another "
+            "way?"
         )
     return warnings
 

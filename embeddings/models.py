@@ -325,3 +325,71 @@ class Reembedding(models.Model):
 
     def __str__(self) -> str:
         return f"Re-embedding of {self.project}"
+
+
+class ProjectionMethod(models.TextChoices):
+    """How vectors are laid out in a plane.
+
+    PCA: along the two directions in which they differ most. UMAP: so that neighbours stay together.
+    """
+
+    PCA = "pca", "PCA"
+    UMAP = "umap", "UMAP"
+
+
+class ProjectionState(models.TextChoices):
+    """Whether a projection is being made; what was made before is shown meanwhile."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class Projection(models.Model):
+    """A project's vectors laid out in a plane, kept so that its map opens at once.
+
+    progress: of the one that is being made, from 0 to 1. error: why it could not be made.
+    number: grows with each that was made; 0 before the first. What follows is of that one.
+    rows: how many embeddings the project had. count: how many of them are in it.
+    fingerprint: of the data, null where there were too many to look at again. instance_id: the
+    project's instance.
+    explained: which share of the vectors' variance either axis shows; null for UMAP.
+    text_ids: a list in JSON, compressed by zstd, in the order of the ids.
+    points: float32, little-endian, two for each of the ids.
+    """
+
+    # The database has it, and deletes the row with its project (migration 0007).
+    project = models.ForeignKey(
+        Project, on_delete=models.DO_NOTHING, related_name="projections", db_constraint=False
+    )
+    method = models.CharField(max_length=10, choices=ProjectionMethod.choices)
+    state = models.CharField(
+        max_length=10, choices=ProjectionState.choices, default=ProjectionState.WAITING
+    )
+    progress = models.FloatField(default=0)
+    error = models.TextField(blank=True, default="")
+    number = models.PositiveIntegerField(default=0)
+    rows = models.PositiveIntegerField(default=0)
+    count = models.PositiveIntegerField(default=0)
+    fingerprint = models.BigIntegerField(null=True)
+    instance_id = models.BigIntegerField(null=True)
+    explained_x = models.FloatField(null=True)
+    explained_y = models.FloatField(null=True)
+    text_ids = models.BinaryField(default=bytes)
+    points = models.BinaryField(default=bytes)
+    made_at = models.DateTimeField(null=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "method"], name="projection_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_method_display()} of {self.project}"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether another one is being made."""
+        return self.state in {ProjectionState.WAITING, ProjectionState.RUNNING}

@@ -176,6 +176,12 @@ def snapshot_of(project: Project, *, size: int) -> Generator[list[Row], None, No
     return store.snapshot(project.pk, size=size)
 
 
+def described(project: Project, text_ids: Sequence[str]) -> dict[str, tuple[str, bytes]]:
+    """Return text and metadata (JSON text) of some texts by id, without those not stored."""
+    found = store.describe(project.pk, text_ids, text=True, metadata=True)
+    return {text_id: (each.text, each.metadata) for text_id, each in found.items()}
+
+
 def embedding_for(actor: Actor, *, owner: str, handle: str, text_id: str) -> tuple[Project, Row]:
     """Return one embedding; raise as `project_for`, and NotFound."""
     project = project_for(actor, Level.READER, owner=owner, handle=handle)

@@ -103,11 +103,14 @@ class VectorsMissing(Exception):
 
 
 @retry_conflicts
-def store_parts(project: Project, parts: Callable[[], Iterator[Part]]) -> Stored:
+def store_parts(
+    project: Project, parts: Callable[[], Iterator[Part]], rests_on: Sequence[RowVersion] = ()
+) -> Stored:
     """Store the new embeddings of an upload: all of them or none.
 
     parts: reads them from the start; what it raises goes on. Called again after a deadlock, and to
     find out where an id occurred before.
+    rests_on: what must still be as the caller knows it; else Stale is raised.
     Raises Conflict for an id that is stored or given twice, Invalid, and VectorsMissing for a text
     without a vector.
     """
@@ -115,7 +118,7 @@ def store_parts(project: Project, parts: Callable[[], Iterator[Part]]) -> Stored
     warnings: list[str] = []
     budget = Budget()
     with transaction.atomic():
-        locked = lock_for_upload(project)
+        locked = lock_for_upload(project, rests_on)
         for part in parts():
             batch, numbers = part.batch, part.numbers
             if batch.to_embed:

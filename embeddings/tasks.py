@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from common import jobs
-from embeddings import embedding_jobs, indexes, reembedding
+from embeddings import embedding_jobs, indexes, projections, reembedding
 
 
 # Whoever is busy with an index may be a server process whose worker was killed: it ends soon.
@@ -48,3 +48,15 @@ def advance_reembedding(*, project_id: int) -> None:
 def sweep_reembeddings() -> None:
     """Go on with re-embeddings whose jobs have failed, and delete former vectors after a week."""
     reembedding.sweep()
+
+
+@jobs.task(projections.MAKE)
+def make_projection(*, projection_id: int) -> None:
+    """Lay a project's vectors out in a plane."""
+    projections.make(projection_id)
+
+
+@jobs.periodic("embeddings.sweep_projections", cron="* * * * *")
+def sweep_projections() -> None:
+    """Find maps that nobody works at any more."""
+    projections.sweep()

@@ -176,11 +176,12 @@ class Embeddings(Resource):
         done: Stored | EmbeddingJob
         if media_type in MEDIA_TYPES:
             done = upload_file(
-                actor=actor_of(request),
+                credentials_of(request),
                 owner=owner,
                 handle=project,
                 media_type=media_type,
                 body=partial(spool_body, request),
+                note=partial(note_actor, request),
             )
         else:
             done = embedding_jobs.upload(

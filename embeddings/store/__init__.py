@@ -32,6 +32,7 @@ from embeddings.store._lexical import (
 )
 from embeddings.store._models import has_model, rows_by_model, sample_vectors
 from embeddings.store._parts import REMEMBER_FOR_S, Parts, forget, forget_all, look, parts_of
+from embeddings.store._projecting import fingerprint, first_values, stable_sample, vectors_of
 from embeddings.store._reading import (
     after,
     count,
@@ -125,6 +126,8 @@ __all__ = [
     "exchange",
     "existing",
     "facets",
+    "fingerprint",
+    "first_values",
     "forget",
     "forget_all",
     "forget_aside",
@@ -168,9 +171,11 @@ __all__ = [
     "sealed",
     "size_of",
     "snapshot",
+    "stable_sample",
     "swap",
     "swap_exchanged",
     "tending",
     "texts_of",
     "tidy",
+    "vectors_of",
 ]

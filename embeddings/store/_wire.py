@@ -4,7 +4,6 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
-from uuid import UUID
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -88,11 +87,11 @@ def encode_texts(values: Sequence[bytes]) -> _Binary:
     return _Binary(b"".join(pieces))
 
 
-def encode_uuids(values: Sequence[UUID]) -> _Binary:
-    """Return the binary form of a `uuid[]`."""
+def encode_uuids(values: Sequence[bytes]) -> _Binary:
+    """Return the binary form of a `uuid[]`; values: of 16 bytes each."""
     size = _length(16)
     return _Binary(
-        _array_header(_UUID_OID, len(values)) + b"".join([size + value.bytes for value in values])
+        _array_header(_UUID_OID, len(values)) + b"".join([size + value for value in values])
     )
 
 

@@ -8,7 +8,7 @@ import psycopg
 from django.db import IntegrityError, connection, transaction
 from psycopg import sql
 
-from common.models import uuid7
+from common.models import new_ids
 from embeddings.store._parts import GROWING, STATE, VERSION, forget, read, rows_of, table_of
 from embeddings.store._reading import existing
 from embeddings.store._segments import give_up, sealed
@@ -210,7 +210,7 @@ def _rows(
             encode_int8(instance_id),
             None if model_id is None else encode_int8(model_id),
         ),
-        ids=[uuid7().bytes for _ in order],
+        ids=new_ids(len(order)),
         text_ids=[text_ids[row].encode() for row in order],
         vectors=vectors[order],
         texts=[texts[row].encode() for row in order],
@@ -248,7 +248,7 @@ def _insertion(
         "project": project_id,
         "instance": instance_id,
         "model": model_id,
-        "ids": encode_uuids([uuid7() for _ in order]),
+        "ids": encode_uuids(new_ids(len(order))),
         "text_ids": encode_texts([text_ids[row].encode() for row in order]),
         "vectors": encode_vectors(vectors[order], vector_oid()),
         "texts": encode_texts([texts[row].encode() for row in order]),

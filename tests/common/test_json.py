@@ -241,6 +241,43 @@ def test_quick_objects_leave_the_rest_to_the_walk(text: str) -> None:
     assert json.quick_object(text.encode()) is None
 
 
+@given(st.lists(_documents, max_size=4), st.sampled_from([None, 1]))
+def test_many_quick_objects_are_those_of_each(
+    documents: list[dict[str, Any]], indent: int | None
+) -> None:
+    texts = [
+        stdlib.dumps(each, indent=indent).encode("utf-8", "surrogatepass") for each in documents
+    ]
+    each_alone = [json.quick_object(text) for text in texts]
+    found = json.quick_objects(texts)
+    if found is None:
+        assert None in each_alone
+    else:
+        assert list(zip(*found, strict=True)) == each_alone
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["{}", "[]"],
+        ["{}", ""],
+        ["{}, {}", "{}"],
+        ['{"a": [{}', "{}]}", "{}, {}"],
+        ['{"a": "', '"}', "{}, {}"],
+        ["{}", '{"a": 1, "a": 2}'],
+        ["{}", '{"a": 123456789012345678901234567890}'],
+        ["{}", '{"a": "\\u0000"}'],
+        ["{}", '{"a": ' + "[" * 70 + "]" * 70 + "}"],
+    ],
+)
+def test_many_quick_objects_are_left_to_the_walk_where_one_is_odd(texts: list[str]) -> None:
+    assert json.quick_objects([text.encode() for text in texts]) is None
+
+
+def test_no_quick_objects_are_none() -> None:
+    assert json.quick_objects([]) == ([], [])
+
+
 def test_quick_objects_may_hold_white_space() -> None:
     text = '{"a b": "c d", "list": [1, 2.5, null]}\n'
     assert json.quick_object(text.encode()) == (

@@ -166,6 +166,7 @@ PAGES = [
     "/p/alice/notes/texts?key=language",
     "/p/alice/notes/texts/n0",
     "/p/alice/notes/search?text_id=n0",
+    "/p/alice/notes/map?key=language",
     "/p/alice/notes/sharing",
     "/p/alice/notes/settings",
 ]

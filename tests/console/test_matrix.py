@@ -18,6 +18,7 @@ from tests.factories import Cast, make_project, stored
 ROLES = ["owner", "editor", "reader", "stranger", "admin", "anonymous"]
 KEYS = ["owner as reader", "letters only", "other only", "revoked", "expired"]
 READERS = {"owner", "editor", "reader", "admin", "owner as reader", "letters only"}
+EDITORS = {"owner", "editor", "admin", "letters only"}
 OWNERS = {"owner", "admin", "letters only"}
 ACCOUNTS = {*ROLES} - {"anonymous"}
 _TYPED = {"typed": "letters"}
@@ -30,6 +31,13 @@ PAGES: dict[str, tuple[str, str, Any, set[str], int]] = {
     "texts": ("GET", f"{PROJECT}/texts", None, READERS, 200),
     "text": ("GET", f"{PROJECT}/texts/a/1", None, READERS, 200),
     "search": ("GET", f"{PROJECT}/search?text_id=a/1", None, READERS, 200),
+    "map": ("GET", f"{PROJECT}/map", None, READERS, 200),
+    "map-progress": ("GET", f"{PROJECT}/map/progress", None, READERS, 302),
+    "map-points": ("GET", f"{PROJECT}/map/points", None, READERS, 200),
+    "map-colours": ("GET", f"{PROJECT}/map/colours?key=author", None, READERS, 200),
+    "map-text": ("GET", f"{PROJECT}/map/text?place=0", None, READERS, 200),
+    "map-export": ("GET", f"{PROJECT}/map/export", None, READERS, 200),
+    "draw": ("POST", f"{PROJECT}/map", {"method": "pca"}, EDITORS, 302),
     "sharing": ("GET", f"{PROJECT}/sharing", None, OWNERS, 200),
     "settings": ("GET", f"{PROJECT}/settings", None, OWNERS, 200),
     "share": ("POST", f"{PROJECT}/sharing", {"user": "sam", "role": "reader"}, OWNERS, 302),
@@ -45,6 +53,9 @@ PAGES: dict[str, tuple[str, str, Any, set[str], int]] = {
     ),
     "delete": ("POST", f"{PROJECT}/settings/delete", _TYPED, OWNERS, 302),
 }
+LISTS = {"texts", "text", "map"}
+# What is no page: data of one.
+PARTS = {"map-points", "map-colours", "map-text", "map-export"}
 # Those that everybody may use, and the address without its slash.
 FREE = {"sign-in", "sign-out", "appearance", None}
 
@@ -68,6 +79,8 @@ def browsers(texts: Cast) -> dict[str, Client]:
         "revoked": accounts.create_key(user=alice, name="revoked"),
         "expired": accounts.create_key(user=alice, name="expired"),
     }
+    # The first visit draws the map.
+    page(browser("alice").get(f"{PROJECT}/map"))
     found = {role: browser(texts.with_role(role).handle or None) for role in ROLES}
     found |= {name: with_key(key) for name, key in keys.items()}
     accounts.revoke_keys(alice.api_keys.filter(name="revoked"))
@@ -105,9 +118,11 @@ def test_everybody_gets_what_the_policy_says(name: str, browsers: dict[str, Clie
         assert response.status_code == status, (actor, response.content[:500])
         if status == 302 and actor not in who:
             assert response.headers["Location"].startswith("/sign-in?next=%2F"), actor
+        elif name in PARTS and actor in who:
+            assert response.headers["Content-Type"] != "text/html"
         elif status != 302:
             text = page(response, status)
-            assert ("My dear friend" in text) is (actor in who and name in {"texts", "text"}), actor
+            assert ("My dear friend" in text) is (actor in who and name in LISTS), actor
         if actor not in who:
             project = Project.objects.get(owner__handle="alice", handle="letters")
             assert (project.public_read, project.description) == (False, "")
@@ -116,7 +131,7 @@ def test_everybody_gets_what_the_policy_says(name: str, browsers: dict[str, Clie
 
 def test_every_address_is_in_the_matrix() -> None:
     named = {getattr(pattern, "name", None) for pattern in urlpatterns}
-    assert named == {*(set(PAGES) - {"share", "describe"}), *FREE}
+    assert named == {*(set(PAGES) - {"share", "describe", "draw"}), *FREE}
 
 
 def _owner_only() -> Iterator[str]:

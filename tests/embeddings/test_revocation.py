@@ -3,6 +3,7 @@
 Each change is committed, as requests do it: versions of rows are those of transactions.
 """
 
+import json as stdlib_json
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -298,11 +299,27 @@ def test_the_role_of_a_share_may_change_without_a_refusal(filled: Cast) -> None:
 
 
 # --- Uploads --------------------------------------------------------------------------------------
-def upload(caller: Caller, text_id: str, path: str = "/v1/embeddings/alice/letters") -> Answer:
-    return caller.post(path, {"embeddings": [item(text_id, [1, 2, 3])]})
+Upload = Callable[[Caller, str], Answer]
 
 
-def warm_up_uploads(caller: Caller) -> None:
+def upload_json(caller: Caller, text_id: str) -> Answer:
+    return caller.post("/v1/embeddings/alice/letters", {"embeddings": [item(text_id, [1, 2, 3])]})
+
+
+def upload_lines(caller: Caller, text_id: str) -> Answer:
+    line = stdlib_json.dumps(item(text_id, [1, 2, 3])).encode()
+    return caller.post(
+        "/v1/embeddings/alice/letters", raw=line, content_type="application/x-ndjson"
+    )
+
+
+@pytest.fixture(params=[upload_json, upload_lines], ids=["json", "lines"])
+def upload(request: pytest.FixtureRequest) -> Upload:
+    kind: Upload = request.param
+    return kind
+
+
+def warm_up_uploads(upload: Upload, caller: Caller) -> None:
     """Upload until access is remembered, and prove that it is."""
     for number in range(3):
         assert upload(caller, f"warm-{number}").status == 201
@@ -338,9 +355,9 @@ UPLOAD_REVOCATIONS: dict[str, tuple[Change, int]] = {
     ("revoke", "status"), list(UPLOAD_REVOCATIONS.values()), ids=list(UPLOAD_REVOCATIONS)
 )
 def test_what_is_revoked_is_refused_by_the_very_next_upload(
-    filled: Cast, revoke: Change, status: int
+    filled: Cast, upload: Upload, revoke: Change, status: int
 ) -> None:
-    warm_up_uploads(filled.erin)
+    warm_up_uploads(upload, filled.erin)
     revoke(filled)
     for _ in range(2):
         assert upload(filled.erin, "late").status == status
@@ -348,13 +365,15 @@ def test_what_is_revoked_is_refused_by_the_very_next_upload(
         assert filled.alice.get("/v1/embeddings/alice/letters/late").status == 404
 
 
-def test_a_reader_who_searched_may_not_upload(filled: Cast) -> None:
+def test_a_reader_who_searched_may_not_upload(filled: Cast, upload: Upload) -> None:
     warm_up(filled.rita)
     assert upload(filled.rita, "late").status == 403
 
 
-def test_a_refused_upload_is_told_once_it_is_known_that_nothing_changed(filled: Cast) -> None:
-    warm_up_uploads(filled.erin)
+def test_a_refused_upload_is_told_once_it_is_known_that_nothing_changed(
+    filled: Cast, upload: Upload
+) -> None:
+    warm_up_uploads(upload, filled.erin)
     again = upload(filled.erin, "remembered")
     assert again.status == 409
     assert "remembered" in again["detail"]
