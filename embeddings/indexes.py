@@ -303,7 +303,8 @@ def _let_uploads_end(project: Project) -> None:
     for _ in range(_LOOKS):
         time.sleep(_LOOK_EVERY_S)
         now = store.growing(project.pk, at_most=_MOST_COUNTED)
-        if now < before * _FAST_GROWTH or jobs.stopping.is_set():
+        # Not "<": nothing beside a graph that is built anew is no growth either.
+        if now <= before * _FAST_GROWTH or jobs.stopping.is_set():
             return
         before = now
 

@@ -26,7 +26,7 @@ _LISTEN = (
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Armarium]:
     """A server with Alice, Sam, and Alice's project `notes` with three texts."""
-    running = Armarium(tmp_path_factory.mktemp("console") / "data")
+    running = Armarium(tmp_path_factory.mktemp("console") / "data").migrated()
     running.start("--no-demo", "--no-worker")
     try:
         yield running

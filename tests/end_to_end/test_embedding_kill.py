@@ -55,7 +55,7 @@ def armarium(tmp_path: Path, provider: CountingServer) -> Iterator[Armarium]:
         tmp_path / "data",
         ARMARIUM_ALLOWED_PRIVATE_ENDPOINTS=provider.host,
         ARMARIUM_WORKER_HEARTBEAT_S="1",
-    )
+    ).migrated()
     one.start()
     yield one
     one.kill_everything()

@@ -12,6 +12,8 @@ import pytest
 
 from tests.end_to_end.harness import ADMIN_KEY, ROOT, Armarium
 
+# One process of the run starts the server, once.
+pytestmark = pytest.mark.xdist_group("readme")
 README = "README.md"
 PROJECTS_API = "docs/projects-api.md"
 TEXTS = "docs/texts.md"
