@@ -99,7 +99,8 @@ class HttpProvider(ABC):
     is_local: bool = False
     # Whether requests for documents carry a key that follows from what they ask for: then a
     # provider that keeps its answers for a while answers a repeated request without working, and
-    # charging, again. That is so in the protocols whose own clients send such keys.
+    # charging, again. Protocols whose own clients send such keys: those repeat them when they try
+    # again after a failure, so failures are not what is kept.
     sends_idempotency_key: ClassVar[bool] = False
 
     def __init__(self, service: Service, api_key: str) -> None:
