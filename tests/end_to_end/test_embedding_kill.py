@@ -190,8 +190,7 @@ def _embed_while_killing(armarium: Armarium, *, texts: int) -> None:
 
     def made() -> int:
         """Return how many texts the model was given, in all runs."""
-        lines = [line for line in armarium.output().splitlines() if "embedding_texts" in line]
-        return sum(int(re.search(r"texts=(\d+)", line)[1]) for line in lines)  # type: ignore[index]
+        return sum(map(int, re.findall(r"event=embedding_texts.* texts=(\d+)", armarium.output())))
 
     def shown() -> Any:
         where = f"/v1/projects/{NOTES}/embedding-jobs/{job['id']}"
