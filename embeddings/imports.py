@@ -1,7 +1,7 @@
 """Fills projects from files: in chunks that can be run again, or all or nothing."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class Outcome:
     fraction: how much of the file has been read, where that can be told.
     stopped: why the rest of the file was left out, or why nothing was stored; "" for neither.
     failed: whether that was something else than rejected rows, such as a damaged file.
+    warnings: what is odd about the vectors, each sentence once.
     """
 
     rows: int = 0
@@ -40,6 +41,7 @@ class Outcome:
     fraction: float | None = None
     stopped: str = ""
     failed: bool = False
+    warnings: list[str] = field(default_factory=list)
 
 
 class _Undo(Exception):
@@ -176,6 +178,7 @@ class _Filling:
         outcome.replaced += done.replaced
         outcome.skipped += len(done.known)
         outcome.rejected += len(rejected)
+        outcome.warnings += [each for each in done.warnings if each not in outcome.warnings]
         outcome.fraction = rows.fraction
         for each in sorted(rejected, key=lambda each: each.row):
             self._on_rejected(each)
