@@ -15,6 +15,7 @@ from embeddings.store._aside import (
     forget_aside,
     lacking,
     nearest_aside,
+    nearest_aside_to,
     put_aside,
     swap_exchanged,
     texts_of,
@@ -71,6 +72,7 @@ from embeddings.store._segments import (
     tidy,
 )
 from embeddings.store._shaping import Described, Neighbour, describe, neighbours
+from embeddings.store._time import TookTooLong, within
 from embeddings.store._values import (
     GROWING_SEGMENT,
     Exclusion,
@@ -107,6 +109,7 @@ __all__ = [
     "Row",
     "TextIdExists",
     "Texts",
+    "TookTooLong",
     "Wanted",
     "after",
     "analyse",
@@ -145,6 +148,7 @@ __all__ = [
     "metadata_matching",
     "nearest",
     "nearest_aside",
+    "nearest_aside_to",
     "nearest_to_stored",
     "neighbours",
     "new_segment",
@@ -173,4 +177,5 @@ __all__ = [
     "tending",
     "texts_of",
     "tidy",
+    "within",
 ]
