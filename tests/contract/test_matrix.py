@@ -236,6 +236,8 @@ def _projects() -> Iterator[Row]:
     yield Row("DELETE", again, path, OWNERS, 200)
     for step in ("estimate", "comparison"):
         yield Row("GET", f"{again}/{step}", f"{path}/{step}", EDITORS, 200)
+    questions = {"questions": [WORDS]}
+    yield Row("POST", f"{again}/comparison", f"{path}/comparison", EDITORS, 200, questions)
     yield Row("POST", f"{again}/switch", f"{path}/switch", OWNERS, 202)
     # There is one already, which is ready.
     yield Row("POST", again, path, OWNERS, 409, _PROJECT)
