@@ -98,9 +98,14 @@ def analyse(project_id: int, words: Words) -> Analysed:
     def statement(parts: Parts) -> sql.Composed:
         seen.append(parts)
         asked = f"tsvector_to_array({lexemes('%(positive)s::text', parts.language)})"
-        name = ""
+        known = "SELECT NULL::text AS word, NULL::float8 AS share WHERE false"
         if parts.segment is not None:
-            name = words_index(parts.segment, parts.language)
+            known = (
+                "SELECT unnest(most_common_elems::text::text[]) AS word,"
+                " unnest(most_common_elem_freqs) AS share FROM pg_stats"
+                " WHERE schemaname = current_schema()"
+                f" AND tablename = '{words_index(parts.segment, parts.language)}'"
+            )
         return trusted(
             "WITH counted AS MATERIALIZED (SELECT count(*) AS texts"
             " FROM embeddings_embedding_growing WHERE project_id = %(project)s),"
@@ -111,10 +116,8 @@ def analyse(project_id: int, words: Words) -> Analysed:
             " greatest(known.share, (SELECT count(*) FROM sample WHERE asked.word = ANY(words))"
             " / greatest((SELECT count(*) FROM sample), 1)::float8)::float8, unaccent(asked.word)"
             f" FROM (SELECT 1) AS one LEFT JOIN unnest({asked}) AS asked (word) ON true"
-            " LEFT JOIN (SELECT unnest(most_common_elems::text::text[]) AS word,"
-            " unnest(most_common_elem_freqs) AS share FROM pg_stats"
-            f" WHERE schemaname = current_schema() AND tablename = '{name}') AS known"
-            " ON known.word = asked.word ORDER BY 4, 3 LIMIT %(most)s"
+            f" LEFT JOIN ({known}) AS known ON known.word = asked.word"
+            " ORDER BY 4, 3 LIMIT %(most)s"
         ).format(version=VERSION)
 
     parameters = {"positive": words.positive, "most": _MOST_LEXEMES}
