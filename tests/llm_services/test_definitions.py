@@ -105,7 +105,7 @@ def shared(cast: Cast) -> Cast:
 def test_every_key_reads_the_definitions_of_system(cast: Cast) -> None:
     for caller in (cast.sam, cast.rita, cast.alice, cast.ada):
         assert caller.get(f"{BASE}/_system").body == page("definitions", SEEDED, total=len(SEEDED))
-        assert caller.get(f"{BASE}/_system/openai-large").body == SEEDED[4]
+        assert caller.get(f"{BASE}/_system/openai-large").body == SEEDED[5]
     assert_refused(cast.nobody.get(f"{BASE}/_system"), 401)
     assert_refused(cast.nobody.get(f"{BASE}/_system/openai-large"), 401)
 
