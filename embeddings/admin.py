@@ -20,6 +20,7 @@ from embeddings.api.index_serializers import IndexIn
 from embeddings.models import (
     Embedding,
     EmbeddingJob,
+    ImportJob,
     Projection,
     ProjectModel,
     Reembedding,
@@ -521,6 +522,22 @@ class ProjectionAdmin(KeptAdmin[Projection], AboutProjectAdmin[Projection]):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Projection]:
         """Leave out where the texts lie."""
         return super().get_queryset(request).defer("points", "text_ids")
+
+
+@admin.register(ImportJob)
+class ImportJobAdmin(KeptAdmin[ImportJob], AboutProjectAdmin[ImportJob]):
+    """Files that are stored in the background: how far they are. Editors stop and repeat them."""
+
+    list_display = ["name", "project", "state", "stored", "rejected", "user", "created_at", "error"]
+    list_filter = ["state", "format", ("project", ProjectFilter)]
+    list_select_related = ["project__owner", "user"]
+    ordering = ["-pk"]
+    date_hierarchy = "created_at"
+    search_fields = ["name", "project__handle", "project__owner__handle"]
+    fields = [
+        "name", "project", "user", "state", "format", "size", "rows", "stored", "replaced",
+        "skipped", "rejected", "warnings", "error", "created_at", "started_at", "finished_at",
+    ]  # fmt: skip
 
 
 def _shortened(text: str) -> str:

@@ -312,8 +312,12 @@ def work(job_id: UUID) -> None:
             _change(job, lambda current: _end(current, ImportState.FINISHED))
 
 
+# What a job and the outcome of an import both tell.
+_COUNTED = ("rows", "stored", "replaced", "skipped", "rejected", "fraction", "warnings")
+
+
 def _outcome_of(job: ImportJob) -> Outcome:
-    return Outcome(job.rows, job.stored, job.replaced, job.skipped, job.rejected, job.fraction)
+    return Outcome(**{name: getattr(job, name) for name in _COUNTED})
 
 
 @transaction.atomic
@@ -352,7 +356,7 @@ def _note(job: ImportJob, outcome: Outcome, rejected: list[Rejected]) -> None:
         raise _Stop
     # What is revoked is revoked now.
     _editable(current)
-    for name in ("rows", "stored", "replaced", "skipped", "rejected", "fraction"):
+    for name in _COUNTED:
         setattr(current, name, getattr(outcome, name))
     current.chunks += 1
     current.failures, current.error = 0, ""

@@ -1,7 +1,7 @@
 """Fills projects from files: in chunks that can be run again, or all or nothing."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class Outcome:
     fraction: how much of the file has been read, where that can be told.
     stopped: why the rest of the file was left out, or why nothing was stored; "" for neither.
     failed: whether that was something else than rejected rows, such as a damaged file.
+    warnings: what is odd about the vectors, each sentence once.
     """
 
     rows: int = 0
@@ -41,6 +42,7 @@ class Outcome:
     fraction: float | None = None
     stopped: str = ""
     failed: bool = False
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,7 @@ class _Filling:
                 skipped=so_far.skipped + skipped + len(done.known),
                 rejected=so_far.rejected + len(rejected),
                 fraction=rows.fraction,
+                warnings=list(dict.fromkeys([*so_far.warnings, *done.warnings])),
             )
             self._keep(outcome, rejected)
         return outcome, rejected

@@ -191,7 +191,7 @@ class EmbeddingJob(models.Model):
     user: whose rights it has; by_admin_key: that it has those of the configured admin key instead.
     tokens: those that the provider counted; null where it does not say.
     failures: how often in a row the provider failed. seconds_per_text: of the last pieces.
-    error: why it stopped, or what it waits for.
+    error: why it stopped, or what it waits for. warnings: what is odd about the vectors.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -208,6 +208,8 @@ class EmbeddingJob(models.Model):
     failures = models.PositiveSmallIntegerField(default=0)
     seconds_per_text = models.FloatField(null=True)
     error = models.TextField(blank=True, default="")
+    # The database's, too: a server of the former release may still add jobs.
+    warnings = models.JSONField(blank=True, default=list, db_default=[])
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
@@ -424,7 +426,7 @@ class ImportJob(models.Model):
     chunk_rows: how many rows a batch has. chunks: how many batches of the file are done with.
     rows, stored …: what became of them.
     fraction: how much of the file has been read. failures: how often in a row a provider failed.
-    error: why it stopped, or what it waits for.
+    error: why it stopped, or what it waits for. warnings: what is odd about the vectors.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -450,6 +452,7 @@ class ImportJob(models.Model):
     fraction = models.FloatField(null=True)
     failures = models.PositiveSmallIntegerField(default=0)
     error = models.TextField(blank=True, default="")
+    warnings = models.JSONField(blank=True, default=list, db_default=[])
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)

@@ -24,7 +24,7 @@ from common.errors import (
 from common.versions import RowVersion, Stale
 from embeddings import batches, filters, hybrid, store
 from embeddings.filters import Condition, Path
-from embeddings.hybrid import Asked, Fused, Mode
+from embeddings.hybrid import Asked, Fused, FusedHit, Mode
 from embeddings.model_guard import sanity_warnings
 from embeddings.recall import Comparison, compare
 from embeddings.store import Exclusion, Facets, Hit, Plan, Ranking, Row, Wanted
@@ -270,20 +270,28 @@ def nearest_to_words(
     return store.nearest(project.pk, embed_query(project.instance, words), wanted, rests_on)
 
 
-def texts_like(
-    actor: Actor, *, owner: str, handle: str, words: str, wanted: Wanted
-) -> list[tuple[float, Row]]:
-    """Return the texts most similar to some words, each with its similarity, the best first.
+def texts_matching(
+    actor: Actor, *, owner: str, handle: str, words: str, asked: Asked, wanted: Wanted
+) -> list[tuple[FusedHit, Row]]:
+    """Return the texts that some words find, the best first.
 
-    Raises as `project_for` and `embed_query`.
+    With Mode.VECTOR, their score is their similarity. Raises as `project_for` and `embed_query`.
     """
     project = project_for(actor, Level.READER, owner=owner, handle=handle)
-    found = [
-        (hit.similarity, store.get(project.pk, [hit.text_id]))
-        for hit in nearest_to_words(project, words, wanted).hits
-    ]
+    if asked.mode is Mode.VECTOR:
+        ranking = nearest_to_words(project, words, wanted)
+        hits = [
+            FusedHit(hit.text_id, hit.similarity, hit.similarity, rank, None, None)
+            for rank, hit in enumerate(ranking.hits, wanted.offset + 1)
+        ]
+    else:
+        vector = None
+        if asked.mode is Mode.HYBRID:
+            vector = embed_query(project.instance, hybrid.meant(words))
+        hits = list(hybrid.search(project.pk, words, vector, asked, wanted).hits)
+    found = [(hit, store.get(project.pk, [hit.text_id])) for hit in hits]
     # Some may have been deleted meanwhile.
-    return [(similarity, row) for similarity, row in found if row is not None]
+    return [(hit, row) for hit, row in found if row is not None]
 
 
 @dataclass(frozen=True)

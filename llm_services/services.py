@@ -1,5 +1,6 @@
 """Makes, changes, shares and deletes API standards, definitions and instances."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 from urllib.parse import SplitResult, urlsplit
@@ -14,6 +15,7 @@ from common.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from common.handles import RESERVED_SERVICES, check_handle
 from llm_services import crypto
 from llm_services.models import (
+    BUILTIN_HANDLE,
     MAXIMUM_DIMENSIONS,
     ApiStandard,
     Definition,
@@ -32,6 +34,7 @@ _DEFINED = ("endpoint", "description", "api_standard", "model", "dimensions", "c
 _REQUIRED = ("endpoint", "api_standard", "model", "dimensions")
 _DEFAULTS: dict[str, Any] = {"description": "", "context_limit": None, "is_public": False}
 _KEYLESS = {KeyMethod.NONE, KeyMethod.AUTH_BEARER}
+_BUILTIN_ENDPOINT = re.compile(rf"{BUILTIN_HANDLE}:[A-Za-z0-9._-]{{1,100}}")
 # The names under which clients send a provider's key.
 KEY_FIELDS = ("api_key_encrypted", "api_key")
 
@@ -352,10 +355,11 @@ def _fill(
         messages = [FieldError(f"body.{name}", f"{name} is required.") for name in missing]
         hint = " or name a definition" if isinstance(service, Instance) and required else ""
         raise Invalid(f"Give {', '.join(missing)}{hint}.", errors=messages)
-    if "endpoint" in values:
-        service.endpoint = _checked_endpoint(values["endpoint"])
     if "api_standard" in values:
         service.api_standard = _checked_standard(values["api_standard"])
+    if "endpoint" in values or "api_standard" in values:
+        endpoint = values.get("endpoint", service.endpoint)
+        service.endpoint = _checked_endpoint(endpoint, service.api_standard)
     if "dimensions" in values:
         _change_dimensions(service, values["dimensions"])
     for name in ("description", "model", "context_limit", "is_public"):
@@ -384,9 +388,14 @@ def _checked_standard(standard: ApiStandard | str) -> ApiStandard:
     return found
 
 
-def _checked_endpoint(endpoint: str) -> str:
-    """Return the endpoint if it is a web address; whether it may be called is asked at the call."""
+def _checked_endpoint(endpoint: str, standard: ApiStandard) -> str:
+    """Return the endpoint if it is a web address; whether it may be called is asked at the call.
+
+    That of a model in this process is no address but its name.
+    """
     problem = ""
+    if standard.handle == BUILTIN_HANDLE and _BUILTIN_ENDPOINT.fullmatch(endpoint):
+        return endpoint
     try:
         parts = urlsplit(endpoint)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:

@@ -16,6 +16,7 @@ from embeddings import store
 from embeddings.models import (
     EmbeddingJob,
     EmbeddingJobItem,
+    ImportJob,
     JobState,
     Projection,
     ProjectModel,
@@ -103,6 +104,15 @@ def _project(owner: User, sam: User) -> Project:
     )
     Projection.objects.create(
         project=project, method="umap", state="failed", error=HOSTILE, made_at=timezone.now()
+    )
+    ImportJob.objects.create(
+        project=project,
+        user=project.owner,
+        name=HOSTILE,
+        size=1,
+        format="csv",
+        state="failed",
+        error=HOSTILE,
     )
     return project
 

@@ -59,6 +59,7 @@ class Migration(migrations.Migration):
                 ("fraction", models.FloatField(null=True)),
                 ("failures", models.PositiveSmallIntegerField(default=0)),
                 ("error", models.TextField(blank=True, default="")),
+                ("warnings", models.JSONField(blank=True, db_default=[], default=list)),
                 ("created_at", models.DateTimeField(auto_now_add=True)),
                 ("started_at", models.DateTimeField(null=True)),
                 ("finished_at", models.DateTimeField(null=True)),

@@ -15,6 +15,7 @@ from embeddings.store._aside import (
     forget_aside,
     lacking,
     nearest_aside,
+    nearest_aside_to,
     put_aside,
     swap_exchanged,
     texts_of,
@@ -73,6 +74,7 @@ from embeddings.store._segments import (
     tidy,
 )
 from embeddings.store._shaping import Described, Neighbour, describe, neighbours
+from embeddings.store._time import TookTooLong, within
 from embeddings.store._values import (
     GROWING_SEGMENT,
     Exclusion,
@@ -109,6 +111,7 @@ __all__ = [
     "Row",
     "TextIdExists",
     "Texts",
+    "TookTooLong",
     "Wanted",
     "after",
     "analyse",
@@ -150,6 +153,7 @@ __all__ = [
     "metadata_sample",
     "nearest",
     "nearest_aside",
+    "nearest_aside_to",
     "nearest_to_stored",
     "neighbours",
     "new_segment",
@@ -180,4 +184,5 @@ __all__ = [
     "texts_of",
     "tidy",
     "vectors_of",
+    "within",
 ]

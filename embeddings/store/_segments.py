@@ -234,7 +234,7 @@ def index(
 ) -> None:
     """Build those of a segment's indexes that are not there: the graph last.
 
-    language: what its texts are written in; without one, there is no index on their words.
+    language: what its texts are written in, None where nobody said.
     """
     name = name_of(segment)
     statements = {
@@ -345,8 +345,6 @@ def index_words(segment: int, language: str | None) -> None:
 
 def _indexes_on_words(segment: int, language: str | None) -> dict[str, str]:
     """Return the indexes that searches by words use, by name, and what they are on."""
-    if language is None:
-        return {}
     # Whatever waits to be added to an index is read by every search; this one has time to add it.
     found = {
         words_index(segment, language): f"USING gin (({lexemes('text', language)}))"

@@ -23,6 +23,7 @@ from embeddings.models import (
     Embedding,
     EmbeddingJob,
     EmbeddingJobItem,
+    ImportProblem,
     Reembedding,
     ReembeddingState,
     RetiredSegment,
@@ -39,6 +40,7 @@ NOT_SHOWN = {
     Session: "its row's key lets in whoever reads it; accounts end theirs in the console",
     EmbeddingJobItem: "its job shows those that failed",
     RetiredSegment: "an emptied table that is dropped within minutes",
+    ImportProblem: "its upload's page in the console shows them",
     EncryptionCheck: "one row of random bytes",
     apps.get_model("common", "JobFailure"): "its job shows it",
 }

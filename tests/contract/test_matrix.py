@@ -97,7 +97,7 @@ class Row:
     @property
     def reads(self) -> bool:
         """Whether it only reads."""
-        asks = "/similars" in self.route or self.route.endswith("/test")
+        asks = "/similars" in self.route or self.route.endswith(("/test", "/comparison"))
         return asks or (self.method == "GET" and self.status != 204)
 
     def expected(self, actor: str) -> int:
@@ -236,6 +236,8 @@ def _projects() -> Iterator[Row]:
     yield Row("DELETE", again, path, OWNERS, 200)
     for step in ("estimate", "comparison"):
         yield Row("GET", f"{again}/{step}", f"{path}/{step}", EDITORS, 200)
+    questions = {"questions": [WORDS]}
+    yield Row("POST", f"{again}/comparison", f"{path}/comparison", EDITORS, 200, questions)
     yield Row("POST", f"{again}/switch", f"{path}/switch", OWNERS, 202)
     # There is one already, which is ready.
     yield Row("POST", again, path, OWNERS, 409, _PROJECT)
@@ -449,7 +451,7 @@ def test_templates_of_the_system_are_read_with_any_key_and_written_by_administra
     for actor in sorted(WITH_KEY):
         listed = world[actor].ask("GET", f"/v1/{kind}/_system")
         assert listed.status == 200, actor
-        assert len(listed["definitions"]) == 8
+        assert len(listed["definitions"]) == 9
         assert world[actor].ask("GET", f"/v1/{kind}/_system/openai-small").status == 200
     assert world["anonymous"].ask("GET", f"/v1/{kind}/_system").status == 401
     for actor in ADMINS:

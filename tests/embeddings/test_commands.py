@@ -147,7 +147,7 @@ class TestFormats:
         assert ran.code == 0
         assert ran.summary == {
             "project": NAME, "rows": 25, "stored": 25, "replaced": 0, "skipped": 0, "rejected": 0,
-            "complete": True, "stopped": None,
+            "warnings": [], "complete": True, "stopped": None,
         }  # fmt: skip
         self.same(rows)
 

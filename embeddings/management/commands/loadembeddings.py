@@ -196,6 +196,7 @@ class Command(commands.Command):
                     "replaced": outcome.replaced,
                     "skipped": outcome.skipped,
                     "rejected": outcome.rejected,
+                    "warnings": outcome.warnings,
                     "complete": not outcome.stopped,
                     "stopped": outcome.stopped or None,
                     "seconds": round(seconds, 3),
@@ -208,6 +209,8 @@ class Command(commands.Command):
                 f"{outcome.replaced} replaced, {outcome.skipped} skipped (stored already), "
                 f"{outcome.rejected} rejected; {seconds:.1f} s, {rate} rows/s"
             )
+            for warning in outcome.warnings:
+                self.stderr.write(f"Warning: {commands.one_line(warning)}")
         if self._interrupted:
             self.stderr.write("Interrupted; run the same command again to load the rest.")
             sys.exit(INTERRUPTED)
