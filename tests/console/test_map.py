@@ -300,7 +300,7 @@ def test_everybody_sees_public_maps_and_only_editors_draw(texts: Cast) -> None:
 
 @pytest.mark.parametrize(
     ("address", "most"),
-    [(f"{MAP}?key=author", 14), (f"{MAP}/points", 5), (f"{MAP}/colours?key=author", 6)],
+    [(f"{MAP}?key=author", 14), (f"{MAP}/points", 6), (f"{MAP}/colours?key=author", 7)],
 )
 def test_maps_take_few_queries(address: str, most: int, texts: Cast, alice: Client) -> None:
     shown(alice)
