@@ -19,7 +19,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 
 from accounts import keys, services
-from accounts.models import ApiKey, Owned, Role, Share, User
+from accounts.models import ApiKey, AuditEntry, Owned, Role, Share, User
 from accounts.policy import BOOTSTRAP_ADMIN, Actor
 from common.admin import CompletesNames, ServiceAdmin, ServiceForm
 
@@ -537,3 +537,28 @@ class ApiKeyAdmin(ServiceAdmin[ApiKey]):
             "keys": chosen,
         }
         return TemplateResponse(request, "admin/accounts/apikey/revoke_confirmation.html", context)
+
+
+# --- The audit log --------------------------------------------------------------------------------
+@admin.register(AuditEntry)
+class AuditEntryAdmin(admin.ModelAdmin[AuditEntry]):
+    """What was changed, and by whom; to read."""
+
+    list_display = ["at", "actor", "via", "as_admin", "verb", "kind", "subject"]
+    list_filter = ["verb", "kind", "via", "as_admin"]
+    search_fields = ["actor", "subject", "owner", "key_id", "request_id"]
+    search_help_text = "An account, the name of what was changed, a key's public part, a request."
+    date_hierarchy = "at"
+    ordering = ["-id"]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Return False: services write it."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return False: nobody changes it."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return False: `manage.py pruneauditlog` forgets what is old."""
+        return False

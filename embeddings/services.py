@@ -11,6 +11,8 @@ from django.db import connection, transaction
 from django.db.models import Max, Model
 from psycopg import sql
 
+from accounts import audit
+from accounts.audit import EMBEDDINGS, Verb
 from accounts.models import ApiKey, User
 from accounts.policy import Actor, Level, require_admin
 from common.database import retry_conflicts
@@ -61,6 +63,7 @@ def store_batch(project: Project, batch: Batch, rests_on: Sequence[RowVersion] =
         except store.TextIdExists as error:
             raise _exists(error, batch) from error
         indexes.notice_growth(project, len(batch))
+        audit.note_override(None, Verb.CREATE, project, EMBEDDINGS, count=len(batch))
     return Stored(batch.text_ids, warnings)
 
 
@@ -134,6 +137,7 @@ def store_parts(project: Project, parts: Callable[[], Iterator[Part]]) -> Stored
                 raise _exists_or_repeats(error, part, parts()) from error
             ids += batch.text_ids
         indexes.notice_growth(project, len(ids))
+        audit.note_override(None, Verb.CREATE, project, EMBEDDINGS, count=len(ids))
     return Stored(ids, warnings)
 
 
@@ -273,6 +277,7 @@ def put_embedding(
         )
         row = store.get(project.pk, [text_id])
         indexes.notice_growth(project, 1)
+        audit.note_override(actor, Verb.UPDATE, project, EMBEDDINGS, count=1)
     if row is None:
         raise NotFound(missing(project, text_id))
     return created, project, row
@@ -300,6 +305,7 @@ def delete_embedding(*, actor: Actor, owner: str, handle: str, text_id: str) -> 
     lock_for_upload(project)
     if not store.remove(project.pk, spellings(text_id)):
         raise NotFound(missing(project, text_id))
+    audit.note_override(actor, Verb.DELETE, project, EMBEDDINGS, count=1)
 
 
 @transaction.atomic
@@ -307,7 +313,9 @@ def delete_all_embeddings(*, actor: Actor, owner: str, handle: str) -> int:
     """Delete every embedding of the project; return how many there were."""
     project = project_to_edit(actor, owner, handle)
     wait_for_uploads(project)
-    return store.remove_all(project.pk)
+    removed = store.remove_all(project.pk)
+    audit.note(actor, Verb.DELETE, project, EMBEDDINGS, count=removed)
+    return removed
 
 
 @transaction.atomic
@@ -334,6 +342,7 @@ def delete_everything(*, actor: Actor) -> None:
     numbered: list[type[Model]] = [User, ApiKey, Project, ProjectShare, Instance, Definition]
     for each in numbered:
         _restart_numbering(each)
+    audit.note_about_server(actor, Verb.RESET)
 
 
 def _restart_numbering(model: type[Model]) -> None:

@@ -40,8 +40,8 @@ document.addEventListener("keydown", (event) => {
     searchField()?.focus();
   } else if (event.key === "?") {
     document.getElementById("keys").showModal();
-  } else if (keys === "gp") {
-    document.querySelector("[data-go=p]").click();
+  } else if (/^g[a-z]$/.test(keys)) {
+    document.querySelector(`[data-go=${keys[1]}]`)?.click();
   }
 });
 
