@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from django.conf import settings
-from django.db import DatabaseError, connection
+from django.db import DatabaseError, connection, transaction
 from django.db.models import Count, Max
 from django.utils import timezone
 from procrastinate.contrib.django.models import ProcrastinateJob, ProcrastinateWorker
@@ -102,7 +102,9 @@ def examine(*, thorough: bool = False, only: Iterable[str] = ()) -> list[Examine
 
 def _found(function: Check, thorough: bool) -> list[Finding]:
     try:
-        return list(function(thorough))
+        # What breaks one check does not reach the next.
+        with transaction.atomic():
+            return list(function(thorough))
     except DatabaseError as error:
         reason = " ".join(str(error).split())[:200]
         return [Finding(Severity.ERROR, f"This could not be looked at: {reason}")]

@@ -4,20 +4,20 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from django.db import connection
 from psycopg import sql
 
 from embeddings.store._parts import PARENT, VERSION, look, read, rows_of, trusted
 from embeddings.store._searching import statement_through_graph
 from embeddings.store._segments import graph_of
-from embeddings.store._values import Matrix
 from embeddings.store._wire import open_cursor
 
 # What a sample looks at, of each part.
 _SAMPLED = 5_000
 
 
-def uses_graph(project_id: int, vector: Matrix) -> bool | None:
+def uses_graph(project_id: int) -> bool | None:
     """Say whether PostgreSQL's plan for a search walks the project's graph; None without one.
 
     The plan of the very statement that searches are answered by, not one that looks like it.
@@ -25,6 +25,8 @@ def uses_graph(project_id: int, vector: Matrix) -> bool | None:
     parts = look(project_id)
     if parts.segment is None:
         return None
+    # Any vector will do: what is prepared is planned for all of them.
+    vector = np.ones(parts.dimensions, dtype=np.float32)
     statement, parameters = statement_through_graph(project_id, parts, vector)
     with open_cursor() as cursor:
         cursor.execute(trusted(f"EXPLAIN (FORMAT JSON) {statement.decode()}"), parameters)
@@ -65,7 +67,7 @@ def without_length(project_id: int, *, limit: int, thorough: bool) -> list[str]:
     found = read(
         project_id,
         lambda parts: sql.SQL(
-            "SELECT {version}, text_id FROM (SELECT text_id, vector FROM {rows}{chosen}) AS some"
+            "SELECT {version}, text_id FROM (SELECT text_id, vector FROM {rows}{chosen}) AS compared"
             " WHERE NOT (vector_norm(vector) > 0 AND vector_norm(vector) < 'Infinity')"
             " ORDER BY text_id LIMIT %(limit)s"
         ).format(

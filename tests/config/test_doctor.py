@@ -17,12 +17,15 @@ from config import doctor as installation
 from embeddings import store
 from embeddings.models import SearchIndex
 from llm_services.models import Instance
+from tests import job_tasks
 from tests.embeddings.large import Shelf
 from tests.embeddings.test_commands import run
 from tests.factories import Cast, item, make_instance
 from tests.jobs import run_jobs
 
 pytestmark = pytest.mark.django_db
+# Registers the tasks that jobs are of.
+assert job_tasks.fail_simply
 LETTERS = "/v1/embeddings/alice/letters"
 
 
@@ -87,13 +90,13 @@ def test_a_check_that_cannot_look_is_an_error(db: None, monkeypatch: pytest.Monk
 # --- The worker -----------------------------------------------------------------------------------
 def test_jobs_that_failed_are_told_by_task(worker: None) -> None:
     for _ in range(2):
-        jobs.defer("tests.fail", reason="no space")
+        jobs.defer("tests.fail_simply", file="/nowhere")
     run_jobs(again=True)
     with connection.cursor() as cursor:
         cursor.execute("SELECT procrastinate_register_worker_v1()")
     finding = only("worker")
     last = ProcrastinateJob.objects.order_by("-pk").values_list("pk", flat=True)[0]
-    assert finding.message == "2 jobs of tests.fail have failed."
+    assert finding.message == "2 jobs of tests.fail_simply have failed."
     assert f"manage.py retryjob {last}" in finding.fix
 
 

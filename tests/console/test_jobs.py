@@ -16,9 +16,13 @@ from embeddings.models import (
     ReembeddingState,
     SearchIndex,
 )
+from tests import job_tasks
 from tests.console.browser import browser, page, queries
 from tests.factories import Cast, make_instance, make_project
 from tests.jobs import run_jobs
+
+# Registers the tasks that jobs are of.
+assert job_tasks.fail_simply
 
 HTMX = {"HX-Request": "true", "HX-Target": "jobs"}
 ACT = "/jobs/act"
@@ -78,14 +82,14 @@ def test_of_others_projects_nothing_is_shown(cast: Cast) -> None:
 
 
 def test_administrators_see_the_servers_own_jobs(cast: Cast) -> None:
-    jobs.defer("tests.fail", reason="no space left")
+    jobs.defer("tests.fail_simply", file="/nowhere")
     run_jobs(again=True)
-    jobs.defer("tests.succeed")
+    jobs.defer("tests.refuse")
     text = page(browser("ada").get("/jobs/"))
-    assert "tests.fail" in text
-    assert "no space left" in text
-    assert "tests.succeed" in text
-    assert "tests.fail" not in page(browser("alice").get("/jobs/"))
+    assert "tests.fail_simply" in text
+    assert "RuntimeError: no more" in text
+    assert "tests.refuse" in text
+    assert "tests.fail_simply" not in page(browser("alice").get("/jobs/"))
 
 
 def test_the_list_asks_again_and_tells_only_news(cast: Cast) -> None:
@@ -108,7 +112,7 @@ def test_the_list_takes_few_queries_however_much_goes_on(cast: Cast) -> None:
         project = make_project("alice", f"more-{number}")
         EmbeddingJob.objects.create(project=project, total=1)
         SearchIndex.objects.create(project=project, state=IndexState.BUILDING)
-        jobs.defer("tests.succeed")
+        jobs.defer("tests.refuse")
     assert queries(browser("ada"), "/jobs/") <= 15
 
 
@@ -154,7 +158,7 @@ def test_a_change_of_model_pauses_and_goes_on(cast: Cast) -> None:
 
 
 def test_only_administrators_try_the_servers_jobs_again(cast: Cast) -> None:
-    jobs.defer("tests.fail", reason="once")
+    jobs.defer("tests.fail_simply", file="/nowhere")
     run_jobs(again=True)
     number = ProcrastinateJob.objects.get().pk
     act(browser("alice"), 403, kind="job", id=str(number), action="retry")
