@@ -201,9 +201,13 @@ def _of_the_server() -> list[Work]:
     jobs = ProcrastinateJob.objects.select_related("failure").order_by("-pk")
     dated: Any = jobs.annotate(changed_at=Max("procrastinateevent__at"))
     unfinished = Q(status__in=list(_STATES_OF_JOBS))
+    # Each minute some look for work, and mostly find none.
+    ended = dated.exclude(unfinished).exclude(
+        status=Status.SUCCEEDED.value, task_name__contains=".sweep_"
+    )
     return [
         *(_job(each) for each in dated.filter(unfinished)[:MOST_SHOWN]),
-        *(_job(each) for each in dated.exclude(unfinished)[:MOST_ENDED]),
+        *(_job(each) for each in ended[:MOST_ENDED]),
     ]
 
 

@@ -67,7 +67,7 @@ def without_length(project_id: int, *, limit: int, thorough: bool) -> list[str]:
     found = read(
         project_id,
         lambda parts: sql.SQL(
-            "SELECT {version}, text_id FROM (SELECT text_id, vector FROM {rows}{chosen}) AS compared"
+            "SELECT {version}, text_id FROM (SELECT text_id, vector FROM {rows}{chosen}) AS seen"
             " WHERE NOT (vector_norm(vector) > 0 AND vector_norm(vector) < 'Infinity')"
             " ORDER BY text_id LIMIT %(limit)s"
         ).format(
