@@ -281,7 +281,11 @@ def test_z6_e6_no_secret_and_no_text_is_in_the_log(cast: Cast) -> None:
         email=f"{CANARY}@example.org",
         password=CANARY,
     )
-    instance = {"api_key": CANARY, "endpoint": f"https://{CANARY}.example.org/", "model": CANARY}
+    instance: dict[str, Any] = {
+        "api_key": CANARY,
+        "endpoint": f"https://{CANARY}.example.org/",
+        "model": CANARY,
+    }
     make_instance("newcomer", "secret", description=CANARY, **instance)
     new = Caller(made.api_key)
     done(new.patch("/v1/llm-services/newcomer/secret", instance))

@@ -24,9 +24,9 @@ from tests.factories import Cast, item, make_instance
 from tests.jobs import run_jobs
 
 pytestmark = pytest.mark.django_db
-# Registers the tasks that jobs are of.
-assert job_tasks.fail_simply
 LETTERS = "/v1/embeddings/alice/letters"
+# A task that fails whenever it is tried.
+FAILS = job_tasks.FAIL_SIMPLY
 
 
 def found(name: str, *, thorough: bool = False) -> Examined:
@@ -90,7 +90,7 @@ def test_a_check_that_cannot_look_is_an_error(db: None, monkeypatch: pytest.Monk
 # --- The worker -----------------------------------------------------------------------------------
 def test_jobs_that_failed_are_told_by_task(worker: None) -> None:
     for _ in range(2):
-        jobs.defer("tests.fail_simply", file="/nowhere")
+        jobs.defer(FAILS, file="/nowhere")
     run_jobs(again=True)
     with connection.cursor() as cursor:
         cursor.execute("SELECT procrastinate_register_worker_v1()")

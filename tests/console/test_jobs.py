@@ -21,9 +21,8 @@ from tests.console.browser import browser, page, queries
 from tests.factories import Cast, make_instance, make_project
 from tests.jobs import run_jobs
 
-# Registers the tasks that jobs are of.
-assert job_tasks.fail_simply
-
+# A task that fails whenever it is tried.
+FAILS = job_tasks.FAIL_SIMPLY
 HTMX = {"HX-Request": "true", "HX-Target": "jobs"}
 ACT = "/jobs/act"
 
@@ -34,7 +33,7 @@ def make_job(cast: Cast, state: JobState = JobState.RUNNING, **fields: Any) -> E
     return EmbeddingJob.objects.create(project=cast.project, state=state, **values)
 
 
-def act(client: Client, status: int = 302, **sent: Any) -> str:
+def act(client: Client, status: int = 302, /, **sent: Any) -> str:
     """Press a button; return what the list says then."""
     where = {"owner": "alice", "handle": "letters"}
     response: Any = client.post(ACT, {**where, **sent})
@@ -82,7 +81,7 @@ def test_of_others_projects_nothing_is_shown(cast: Cast) -> None:
 
 
 def test_administrators_see_the_servers_own_jobs(cast: Cast) -> None:
-    jobs.defer("tests.fail_simply", file="/nowhere")
+    jobs.defer(FAILS, file="/nowhere")
     run_jobs(again=True)
     jobs.defer("tests.refuse")
     text = page(browser("ada").get("/jobs/"))
@@ -120,7 +119,7 @@ def test_the_list_takes_few_queries_however_much_goes_on(cast: Cast) -> None:
 def test_an_embedding_job_is_cancelled_tried_again_and_forgotten(cast: Cast) -> None:
     job = make_job(cast)
     erin = browser("erin")
-    sent = {"kind": "texts", "id": str(job.pk)}
+    sent: Any = {"kind": "texts", "id": str(job.pk)}
     assert "It is cancelled." in act(erin, **sent, action="cancel")
     job.refresh_from_db()
     assert job.state == JobState.CANCELLED
@@ -158,7 +157,7 @@ def test_a_change_of_model_pauses_and_goes_on(cast: Cast) -> None:
 
 
 def test_only_administrators_try_the_servers_jobs_again(cast: Cast) -> None:
-    jobs.defer("tests.fail_simply", file="/nowhere")
+    jobs.defer(FAILS, file="/nowhere")
     run_jobs(again=True)
     number = ProcrastinateJob.objects.get().pk
     act(browser("alice"), 403, kind="job", id=str(number), action="retry")
