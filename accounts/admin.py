@@ -19,9 +19,9 @@ from django.utils import timezone
 from django.utils.html import format_html
 
 from accounts import keys, services
-from accounts.models import ApiKey, Owned, Role, Share, User
+from accounts.models import ApiKey, AuditEntry, Owned, Role, Share, User
 from accounts.policy import BOOTSTRAP_ADMIN, Actor
-from common.admin import CompletesNames, NamesFields, ServiceAdmin, ServiceForm
+from common.admin import CompletesNames, KeptAdmin, NamesFields, ServiceAdmin, ServiceForm
 
 T = TypeVar("T", bound=Owned)
 S = TypeVar("S", bound=Share)
@@ -549,3 +549,16 @@ class ApiKeyAdmin(ServiceAdmin[ApiKey]):
 def _described(key: ApiKey) -> str:
     name = f" ({key.name})" if key.name else ""
     return f"{key.public_id}{name} of {key.user}"
+
+
+# --- The audit log --------------------------------------------------------------------------------
+@admin.register(AuditEntry)
+class AuditEntryAdmin(KeptAdmin[AuditEntry]):
+    """What was changed, and by whom; to read."""
+
+    list_display = ["at", "actor", "via", "as_admin", "verb", "kind", "subject"]
+    list_filter = ["verb", "kind", "via", "as_admin"]
+    search_fields = ["actor", "subject", "owner", "key_id", "request_id"]
+    search_help_text = "An account, the name of what was changed, a key's public part, a request."
+    date_hierarchy = "at"
+    ordering = ["-id"]

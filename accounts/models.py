@@ -12,6 +12,7 @@ from django.db.models.functions import Lower
 from django.utils import timezone
 
 from common.handles import CHARACTERS, MAXIMUM_LENGTH, MINIMUM_LENGTH, RULE, SYSTEM
+from common.models import uuid7
 
 
 class Role(models.TextChoices):
@@ -197,3 +198,59 @@ class Share(models.Model):
             .select_related("user")
             .order_by("user__handle")
         )
+
+
+class Via(models.TextChoices):
+    """How whoever changed something had proven who they are."""
+
+    KEY = "key", "API key"
+    SESSION = "session", "Session in a browser"
+    ADMIN_KEY = "admin_key", "The configured admin key"
+    COMMAND = "command", "Command on the server"
+    JOB = "job", "Background job"
+
+
+class AuditEntry(models.Model):
+    """That somebody changed who may do what. Written by `audit`, in the transaction of the change.
+
+    Names and numbers instead of references: an entry outlives what it tells of. The database
+    refuses to change or delete one (migration 0004).
+
+    actor, actor_id, key_id: who, and the public part of their key; "" and None where no account
+    asked.
+    as_admin: whether it was done by the rights of administrators, to what is another account's.
+    verb: one of `audit.Verb`.
+    kind, subject, subject_id: what it was done to, such as "project", "alice/letters", "17".
+    owner: the handle of the account that this belongs to.
+    project_id: the project whose owners may read the entry.
+    details: what else there is to know, such as a role; never a secret.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    at = models.DateTimeField(auto_now_add=True)
+    request_id = models.CharField(max_length=40, blank=True, default="")
+    via = models.CharField(max_length=10, choices=Via.choices)
+    actor = models.CharField(max_length=MAXIMUM_LENGTH, blank=True, default="")
+    actor_id = models.BigIntegerField(null=True)
+    key_id = models.CharField("key", max_length=32, blank=True, default="")
+    as_admin = models.BooleanField("as administrator", default=False)
+    verb = models.CharField(max_length=20)
+    kind = models.CharField(max_length=30)
+    subject = models.CharField(max_length=300)
+    subject_id = models.CharField(max_length=40, blank=True, default="")
+    owner = models.CharField(max_length=MAXIMUM_LENGTH, blank=True, default="")
+    project_id = models.BigIntegerField(null=True)
+    details = models.JSONField(default=dict)
+
+    class Meta:
+        verbose_name = "audit log entry"
+        verbose_name_plural = "audit log"
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["project_id", "-id"], name="audit_of_project"),
+            models.Index(fields=["actor", "-id"], name="audit_by_actor"),
+            models.Index(fields=["at"], name="audit_by_time"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.kind} {self.subject}"

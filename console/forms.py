@@ -6,9 +6,11 @@ from typing import Any
 
 import orjson
 from django import forms
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
 from django.utils.translation import gettext, gettext_lazy
 
-from accounts.models import Role
+from accounts.models import Role, User
 from common import handles
 from common.errors import Invalid
 from embeddings import filters
@@ -264,6 +266,156 @@ class DeleteForm(_TypedForm):
         widget=forms.RadioSelect,
     )
     field_order = ["on_resources", "typed"]
+
+
+class AccountForm(PlainForm):
+    """A new account."""
+
+    handle = forms.CharField(
+        label=gettext_lazy("Handle"),
+        max_length=handles.MAXIMUM_LENGTH,
+        help_text=gettext_lazy(
+            "3 to 20 of the characters A–Z, a–z, 0–9, hyphen and underscore. It is the login name "
+            "and a part of every address, and stays as it is."
+        ),
+        widget=forms.TextInput(attrs={**_HANDLE, "autocomplete": "off"}),
+        error_messages={"required": gettext_lazy("Give the account a handle, such as alice.")},
+    )
+    name = forms.CharField(
+        label=gettext_lazy("Name"),
+        required=False,
+        max_length=50,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+    email = forms.CharField(
+        label=gettext_lazy("Email"),
+        required=False,
+        max_length=100,
+        widget=forms.EmailInput(attrs={"autocomplete": "off"}),
+    )
+    password = forms.CharField(
+        label=gettext_lazy("Password"),
+        required=False,
+        strip=False,
+        max_length=1000,
+        help_text=gettext_lazy("Leave it empty for an account that works through its keys only."),
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+    )
+    is_admin = forms.BooleanField(
+        label=gettext_lazy("Administrator: may do everything, with everybody’s things"),
+        required=False,
+    )
+
+    def clean(self) -> dict[str, Any]:
+        """Ask the rules for passwords, which compare it with the rest."""
+        given: dict[str, Any] = super().clean() or {}
+        if given.get("password"):
+            names = ("handle", "name", "email")
+            user = User(**{name: given.get(name) or "" for name in names})
+            _check_password(self, given["password"], user)
+        return given
+
+
+class NewPasswordForm(PlainForm):
+    """What an account signs in with from now on."""
+
+    password = forms.CharField(
+        label=gettext_lazy("New password"),
+        strip=False,
+        max_length=1000,
+        help_text=gettext_lazy("At least 12 characters. Sessions opened with the old one end."),
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+        error_messages={"required": gettext_lazy("Type a password.")},
+    )
+
+    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._user = user
+
+    def clean(self) -> dict[str, Any]:
+        """Ask the rules for passwords."""
+        given: dict[str, Any] = super().clean() or {}
+        if "password" in given:
+            _check_password(self, given["password"], self._user)
+        return given
+
+
+def _check_password(form: forms.Form, password: str, user: User) -> None:
+    try:
+        validate_password(password, user)
+    except ValidationError as error:
+        form.add_error("password", error)
+
+
+class AccessForm(PlainForm):
+    """Rights that are given to an account, or taken."""
+
+    change = forms.TypedChoiceField(
+        choices=[(each, each) for each in ("appoint", "dismiss", "activate", "deactivate")],
+        coerce={
+            "appoint": {"is_superuser": True, "is_staff": True},
+            "dismiss": {"is_superuser": False, "is_staff": False},
+            "activate": {"is_active": True},
+            "deactivate": {"is_active": False},
+        }.__getitem__,
+    )
+
+
+class DeleteAccountForm(PlainForm):
+    """A form that asks for the account's handle, so that nobody does it by accident."""
+
+    typed = forms.CharField(
+        label=gettext_lazy("Type the handle of the account to confirm"),
+        widget=forms.TextInput(attrs={**_HANDLE, "autocomplete": "off"}),
+        error_messages={"required": gettext_lazy("Type the handle of the account.")},
+    )
+
+    def __init__(self, *args: Any, handle: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._handle = handle
+
+    def clean_typed(self) -> str:
+        """Compare."""
+        typed: str = self.cleaned_data["typed"]
+        if typed != self._handle:
+            raise forms.ValidationError(
+                gettext("This is not the handle of the account; it is %(handle)s.")
+                % {"handle": self._handle}
+            )
+        return typed
+
+
+class AuditForm(PlainForm):
+    """Which entries of the audit log are wanted."""
+
+    verb = forms.ChoiceField(label=gettext_lazy("What was done"), required=False)
+    kind = forms.ChoiceField(label=gettext_lazy("To what"), required=False)
+    account = forms.CharField(
+        label=gettext_lazy("By whom"),
+        required=False,
+        max_length=handles.MAXIMUM_LENGTH,
+        widget=forms.TextInput(attrs={**_HANDLE, "autocomplete": "off"}),
+    )
+    since = forms.DateField(
+        label=gettext_lazy("From"),
+        required=False,
+        input_formats=["%Y-%m-%d"],
+        widget=forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"}),
+    )
+    until = forms.DateField(
+        label=gettext_lazy("To"),
+        required=False,
+        input_formats=["%Y-%m-%d"],
+        widget=forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"}),
+    )
+
+    def __init__(
+        self, *args: Any, verbs: Iterable[str], kinds: Iterable[str], **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        for name, words in (("verb", verbs), ("kind", kinds)):
+            choices = [("", gettext("Everything")), *((each, each) for each in words)]
+            self.fields[name].choices = choices  # type: ignore[attr-defined]
 
 
 class FilterForm(PlainForm):

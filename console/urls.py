@@ -6,6 +6,8 @@ from django.urls.converters import StringConverter
 from console.views import (
     account,
     dashboard,
+    jobs,
+    manage,
     map,
     models,
     project,
@@ -27,6 +29,7 @@ class TextId(StringConverter):
 register_converter(TextId, "text_id")
 
 _PROJECT = "p/<str:owner>/<str:handle>"
+_ACCOUNT = "manage/accounts/<str:user>"
 _UPLOAD = f"{_PROJECT}/upload/<uuid:job_id>"
 _RESOURCES = f"{_PROJECT}/resources"
 _MODEL = "models/<str:owner>/<str:handle>"
@@ -73,6 +76,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path(f"{_UPLOAD}/retry", upload.UploadRetry.as_view(), name="upload-retry"),
     path(f"{_UPLOAD}/rejected.csv", upload.UploadErrors.as_view(), name="upload-errors"),
     path(f"{_PROJECT}/sharing", project.Sharing.as_view(), name="sharing"),
+    path(f"{_PROJECT}/audit-log", manage.ProjectAuditLog.as_view(), name="audit-log"),
     path(f"{_PROJECT}/sharing/remove", project.Unshare.as_view(), name="unshare"),
     path(f"{_PROJECT}/sharing/public", project.Public.as_view(), name="public"),
     path(f"{_PROJECT}/settings", project.Settings.as_view(), name="settings"),
@@ -102,4 +106,16 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("account/keys/revoke", account.RevokeKey.as_view(), name="revoke-key"),
     path("account/sessions", account.Sessions.as_view(), name="account-sessions"),
     path("account/sessions/end", account.EndSession.as_view(), name="end-session"),
+    path("jobs/", jobs.Jobs.as_view(), name="jobs"),
+    path("jobs/act", jobs.JobAction.as_view(), name="job-action"),
+    path("manage/", manage.Manage.as_view(), name="manage"),
+    path("manage/doctor", manage.Doctor.as_view(), name="manage-doctor"),
+    path("manage/sanity-check", manage.Sanity.as_view(), name="manage-sanity"),
+    path("manage/audit-log", manage.AuditLog.as_view(), name="manage-audit"),
+    path("manage/accounts", manage.Accounts.as_view(), name="manage-accounts"),
+    path("manage/new-account", manage.NewAccount.as_view(), name="manage-new-account"),
+    path(_ACCOUNT, manage.Account.as_view(), name="manage-account"),
+    path(f"{_ACCOUNT}/access", manage.AccountAccess.as_view(), name="manage-access"),
+    path(f"{_ACCOUNT}/password", manage.AccountPassword.as_view(), name="manage-password"),
+    path(f"{_ACCOUNT}/delete", manage.AccountDeletion.as_view(), name="manage-delete"),
 ]

@@ -18,6 +18,8 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from accounts import audit
+from accounts.audit import EMBEDDINGS, Verb
 from accounts.authentication import Credentials
 from accounts.policy import BOOTSTRAP_ADMIN, Actor, Level
 from common import bodies, jobs
@@ -132,6 +134,7 @@ def start(
             job.total += len(part.batch)
         job.save(update_fields=["total"])
         _ask_for_turn(job)
+        audit.note_override(actor, Verb.CREATE, project, EMBEDDINGS, count=job.total)
     return job
 
 

@@ -22,6 +22,8 @@ import structlog
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from accounts import audit
+from accounts.audit import Verb
 from accounts.policy import Actor, Level
 from common import jobs
 from common.errors import Conflict, DomainError, NotFound
@@ -50,6 +52,8 @@ _LAST_TEXTS = 256
 _WORKING = {ReembeddingState.FILLING, ReembeddingState.SWITCHING, ReembeddingState.ROLLING_BACK}
 _LONGEST_COMPARISON_S = 7.0
 _LEAST_ALIKE = 5
+# What the audit log calls one.
+_KIND = "reembedding"
 
 log = structlog.get_logger("armarium.reembedding")
 
@@ -145,6 +149,7 @@ def start(
             reembedding = Reembedding.objects.create(
                 project=project, instance=instance, model_id=instance.embedding_model_id
             )
+            audit.note(actor, Verb.CREATE, project, _KIND, instance=str(instance))
             _ask(project.pk)
     except IntegrityError as error:
         raise Conflict(
@@ -212,6 +217,7 @@ def forget(*, actor: Actor, owner: str, handle: str) -> Report:
     with transaction.atomic():
         reembedding = _of(project, lock=True)
         report = _report(project, reembedding)
+        audit.note(actor, Verb.DELETE, project, _KIND, state=reembedding.state)
         _delete(reembedding)
     return report
 
@@ -243,6 +249,7 @@ def _move(
             _refuse_blank(project, blank)
         reembedding.state, reembedding.last_error = after, ""
         reembedding.save()
+        audit.note(actor, Verb.UPDATE, project, _KIND, state=after)
         if after in _WORKING:
             _ask(project.pk)
     return _report(project, reembedding)

@@ -444,24 +444,43 @@ def recall_of(
     return project, compare(project, k=k, queries=queries, wanted=wanted)
 
 
+@dataclass(frozen=True)
+class Remark:
+    """Something that is wrong, in a sentence, and where: of an embedding, or of the project."""
+
+    project: Project
+    sentence: str
+    text_id: str | None = None
+
+
 @dataclass
 class SanityReport:
     """What is wrong with stored data.
 
-    issues: embeddings that their project would refuse today.
-    warnings: projects whose metadata nothing checks, or whose vectors are of several models.
+    wrong: embeddings that their project would refuse today.
+    odd: projects whose metadata nothing checks, or whose vectors are of several models.
     """
 
     total_projects: int = 0
-    issues: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    wrong: list[Remark] = field(default_factory=list)
+    odd: list[Remark] = field(default_factory=list)
+
+    @property
+    def issues(self) -> list[str]:
+        """Return what is wrong, in sentences."""
+        return [each.sentence for each in self.wrong]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what is odd, in sentences."""
+        return [each.sentence for each in self.odd]
 
     @property
     def status(self) -> str:
         """Return FAILED with issues, else WARNING with warnings, else PASSED."""
-        if self.issues:
+        if self.wrong:
             return "FAILED"
-        return "WARNING" if self.warnings else "PASSED"
+        return "WARNING" if self.odd else "PASSED"
 
 
 def sanity_report(actor: Actor) -> SanityReport:
@@ -476,26 +495,31 @@ def sanity_report(actor: Actor) -> SanityReport:
         report.total_projects += 1
         name = f"Project {project}"
         for text_id, found in store.of_other_dimensions(project.pk, project.instance.dimensions):
-            report.issues.append(
+            sentence = (
                 f"{name}: embedding '{text_id}' has {found} dimensions, its LLM service expects "
                 f"{project.instance.dimensions}"
             )
-        report.warnings += [f"{name}: {each}" for each in sanity_warnings(project)]
+            report.wrong.append(Remark(project, sentence, text_id))
+        report.odd += [Remark(project, f"{name}: {each}") for each in sanity_warnings(project)]
         if project.metadata_schema:
-            report.issues += [f"{name}: {problem}" for problem in _against_schema(project)]
+            report.wrong += [
+                Remark(project, f"{name}: {problem}", text_id)
+                for text_id, problem in _against_schema(project)
+            ]
         elif stored := store.count(project.pk):
-            report.warnings.append(f"{name} has {stored} embeddings but no metadata schema defined")
+            sentence = f"{name} has {stored} embeddings but no metadata schema defined"
+            report.odd.append(Remark(project, sentence))
     return report
 
 
-def _against_schema(project: Project) -> Iterator[str]:
+def _against_schema(project: Project) -> Iterator[tuple[str, str]]:
     validator = validator_for(project.metadata_schema)
     last = ""
     while rows := store.metadata_after(project.pk, last, limit=_PAGE):
         for text_id, metadata in rows:
             violations = validator.violations(orjson.loads(metadata))
             if violations:
-                yield describe(text_id, violations)
+                yield text_id, describe(text_id, violations)
         last = rows[-1][0]
 
 

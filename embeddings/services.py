@@ -11,6 +11,8 @@ from django.db import connection, transaction
 from django.db.models import Max, Model
 from psycopg import sql
 
+from accounts import audit
+from accounts.audit import EMBEDDINGS, Verb
 from accounts.models import ApiKey, User
 from accounts.policy import Actor, Level, require_admin
 from common.database import retry_conflicts
@@ -61,6 +63,7 @@ def store_batch(project: Project, batch: Batch, rests_on: Sequence[RowVersion] =
         except store.TextIdExists as error:
             raise _exists(error, batch) from error
         indexes.notice_growth(project, len(batch))
+        audit.note_override(None, Verb.CREATE, project, EMBEDDINGS, count=len(batch))
     return Stored(batch.text_ids, warnings)
 
 
@@ -137,6 +140,7 @@ def store_parts(
                 raise _exists_or_repeats(error, part, parts()) from error
             ids += batch.text_ids
         indexes.notice_growth(project, len(ids))
+        audit.note_override(None, Verb.CREATE, project, EMBEDDINGS, count=len(ids))
     return Stored(ids, warnings)
 
 
@@ -286,6 +290,7 @@ def put_embedding(
         )
         row = store.get(project.pk, [text_id])
         indexes.notice_growth(project, 1)
+        audit.note_override(actor, Verb.UPDATE, project, EMBEDDINGS, count=1)
     if row is None:
         raise NotFound(missing(project, text_id))
     return created, project, row
@@ -313,6 +318,7 @@ def delete_embedding(*, actor: Actor, owner: str, handle: str, text_id: str) -> 
     lock_for_upload(project)
     if not store.remove(project.pk, spellings(text_id)):
         raise NotFound(missing(project, text_id))
+    audit.note_override(actor, Verb.DELETE, project, EMBEDDINGS, count=1)
 
 
 @transaction.atomic
@@ -320,7 +326,9 @@ def delete_all_embeddings(*, actor: Actor, owner: str, handle: str) -> int:
     """Delete every embedding of the project; return how many there were."""
     project = project_to_edit(actor, owner, handle)
     wait_for_uploads(project)
-    return store.remove_all(project.pk)
+    removed = store.remove_all(project.pk)
+    audit.note(actor, Verb.DELETE, project, EMBEDDINGS, count=removed)
+    return removed
 
 
 @transaction.atomic
@@ -347,6 +355,7 @@ def delete_everything(*, actor: Actor) -> None:
     numbered: list[type[Model]] = [User, ApiKey, Project, ProjectShare, Instance, Definition]
     for each in numbered:
         _restart_numbering(each)
+    audit.note_about_server(actor, Verb.RESET)
 
 
 def _restart_numbering(model: type[Model]) -> None:

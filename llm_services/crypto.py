@@ -78,6 +78,16 @@ def _open(sealed: bytes, bound_to: bytes) -> str:
     return opened.decode("utf-8")
 
 
+def is_sealed_by_newest(sealed: bytes) -> bool:
+    """Say whether a sealed key could be opened without the previous encryption keys."""
+    return sealed[1 : 1 + _KEY_ID] == _ring()[0][0]
+
+
+def key_ids() -> list[str]:
+    """Return what identifies the configured encryption keys, the newest first; tells nothing."""
+    return [key_id.hex() for key_id, _ in _ring()]
+
+
 def _ring() -> list[tuple[bytes, bytes]]:
     """Return (id, key) of every configured encryption key, the newest first."""
     secrets = [settings.ENCRYPTION_KEY, *settings.PREVIOUS_ENCRYPTION_KEYS]

@@ -12,7 +12,8 @@ from django.db.models import BigIntegerField, Func, Model, Q, QuerySet, Value
 from django.db.models.functions import Lower
 from django.db.models.lookups import Exact
 
-from accounts.models import User
+from accounts import audit
+from accounts.models import AuditEntry, User
 from accounts.policy import (
     Actor,
     Level,
@@ -50,6 +51,14 @@ def project_for(actor: Actor, needed: Level, *, owner: str, handle: str) -> Proj
     return fetch(
         actor, needed, readable(), described(owner, handle), owner__handle=owner, handle=handle
     )
+
+
+def audit_log_of(project: Project, wanted: audit.Wanted) -> QuerySet[AuditEntry]:
+    """Return what was changed about a project that the caller owns, the newest first.
+
+    Numbers of projects may come again on a server that was emptied; times do not.
+    """
+    return audit.entries(wanted).filter(project_id=project.pk, at__gte=project.created_at)
 
 
 def projects_for(actor: Actor, needed: Level, names: Sequence[tuple[str, str]]) -> list[Project]:

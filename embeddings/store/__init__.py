@@ -21,6 +21,13 @@ from embeddings.store._aside import (
     texts_of,
 )
 from embeddings.store._changing import change_metadata, remove_matching
+from embeddings.store._examining import (
+    growing_rows,
+    invalid_indexes,
+    sizes,
+    uses_graph,
+    without_length,
+)
 from embeddings.store._facets import Facets, facets
 from embeddings.store._lexical import (
     Analysed,
@@ -63,6 +70,7 @@ from embeddings.store._segments import (
     index,
     index_words,
     new_segment,
+    progress_by_segment,
     progress_of,
     rebuild_graph,
     retire,
@@ -139,12 +147,14 @@ __all__ = [
     "give_up",
     "growing",
     "growing_by_project",
+    "growing_rows",
     "has_graph",
     "has_model",
     "has_words",
     "index",
     "index_words",
     "insert",
+    "invalid_indexes",
     "lacking",
     "look",
     "matching",
@@ -160,6 +170,7 @@ __all__ = [
     "of_other_dimensions",
     "page",
     "parts_of",
+    "progress_by_segment",
     "progress_of",
     "put",
     "put_all",
@@ -176,6 +187,7 @@ __all__ = [
     "seal",
     "sealed",
     "size_of",
+    "sizes",
     "snapshot",
     "stable_sample",
     "swap",
@@ -183,6 +195,8 @@ __all__ = [
     "tending",
     "texts_of",
     "tidy",
+    "uses_graph",
     "vectors_of",
     "within",
+    "without_length",
 ]

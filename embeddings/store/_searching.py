@@ -90,6 +90,29 @@ def nearest_to_stored(
     return _rank(project_id, wanted, guards, {"ids": list(text_ids)}, by_vector=False)
 
 
+def statement_through_graph(
+    project_id: int, parts: Parts, vector: Matrix
+) -> tuple[bytes, dict[str, Any]]:
+    """Return the statement that answers a search through a project's graph, and its parameters.
+
+    For who wants to know PostgreSQL's plan of it.
+    """
+    wanted = Wanted(limit=10, offset=0, threshold=-1.0)
+    shape = _Shape(parts.segment, parts.version is None, True, "", ())
+    choice = next(_choices(parts, wanted, conditions_of(None, None)))
+    parameters = {
+        "project": project_id,
+        "limit": wanted.limit,
+        "offset": wanted.offset,
+        "last": wanted.last,
+        "threshold": wanted.threshold,
+        "vector": encode_vector(vector),
+        "version": str(parts.version),
+        "ef_search": str(choice.ef_search),
+    }
+    return _statement(shape, choice.plan, choice.walked, parts.dimensions), parameters
+
+
 def _rank(
     project_id: int,
     wanted: Wanted,

@@ -136,6 +136,8 @@ def _rows() -> Iterator[Row]:
     yield from _embeddings()
     yield from _jobs()
     yield Row("GET", "/v1/admin/sanity-check", "/v1/admin/sanity-check", ADMINS, 200)
+    log = "/v1/admin/audit-log"
+    yield Row("GET", log, f"{log}?limit=200", ADMINS, 200, shows={"sharee"})
     yield Row("GET", "/v1/admin/footgun", "/v1/admin/footgun", ADMINS, 204)
 
 
@@ -227,6 +229,8 @@ def _projects() -> Iterator[Row]:
     to_sam = {"new_owner_handle": "sam"}
     route = f"{one}/transfer-ownership"
     yield Row("POST", route, f"{letters}/transfer-ownership", OWNERS, 200, to_sam)
+    log, path = f"{one}/audit-log", f"{letters}/audit-log?limit=200"
+    yield Row("GET", log, path, OWNERS, 200, shows=sharee)
     index = f"{one}/index"
     yield Row("GET", index, f"{letters}/index", READERS, 200)
     yield Row("PATCH", index, f"{letters}/index", OWNERS, 200, {"ef_search": 200})
