@@ -47,6 +47,16 @@ def open_sealed(sealed: bytes, *, instance_id: int) -> str:
     return opened.decode("utf-8")
 
 
+def key_ids() -> list[str]:
+    """Return what the configured encryption keys are called, the newest first; no secrets."""
+    return [key_id.hex() for key_id, _ in _ring()]
+
+
+def key_id_of(sealed: bytes) -> str:
+    """Return what the encryption key of a sealed key is called, as `key_ids` does."""
+    return sealed[1 : 1 + _KEY_ID].hex()
+
+
 def _ring() -> list[tuple[bytes, bytes]]:
     """Return (id, key) of every configured encryption key, the newest first."""
     secrets = [settings.ENCRYPTION_KEY, *settings.PREVIOUS_ENCRYPTION_KEYS]
