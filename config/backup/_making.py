@@ -148,7 +148,6 @@ class _Making:
 
         The list of them, which counts among ours, is left out of that number.
         """
-        place, password = _programs.target_database()
         target = self._folder / DATABASE
 
         def show(said: str) -> None:
@@ -158,10 +157,10 @@ class _Making:
         try:
             _programs.run(
                 "pg_basebackup",
-                *("--dbname", place, "--pgdata", str(target), "--format", "plain"),
+                *("--pgdata", str(target), "--format", "plain"),
                 *("--wal-method", "stream", "--checkpoint", "fast", "--no-password"),
                 *("--manifest-checksums", "SHA256", "--label", "Armarium", "--progress"),
-                environment=password,
+                connects=True,
                 while_running=show,
             )
         except _programs.ProgramFailed as error:
@@ -179,15 +178,14 @@ class _Making:
 
     def _dump(self) -> int:
         """Save the database as statements; return 0, since that file counts among ours."""
-        place, password = _programs.target_database()
         target = self._folder / DUMP
         target.touch(mode=0o600)
         _programs.run(
             "pg_dump",
-            *("--dbname", place, "--file", str(target), "--format", "custom", "--no-password"),
+            *("--file", str(target), "--format", "custom", "--no-password"),
             # Who restores it owns it.
             *("--no-owner", "--no-privileges"),
-            environment=password,
+            connects=True,
             while_running=lambda said: self._show(target.stat().st_size),
         )
         # Reads its table of contents.

@@ -3,13 +3,12 @@
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import IO, Any
 
-import psycopg
 from django.conf import settings
 from django.db import connection
-from psycopg import conninfo, pq
+from psycopg import pq
 
 from config.backup._manifest import BackupError
 from config.embedded_postgres import EmbeddedPostgresError
@@ -45,27 +44,32 @@ def program(name: str) -> str:
     return str(path)
 
 
-def target_database() -> tuple[str, dict[str, str]]:
-    """Return how to reach the database: for a command line, and what belongs into no such line."""
-    known = {each.keyword.decode() for each in pq.Conninfo.get_defaults()}
-    given = {
-        name: value
-        for name, value in connection.get_connection_params().items()
-        # Ours limit the time of a statement.
-        if name in known and name not in {"options", "application_name"} and value is not None
+def database_environment() -> dict[str, str]:
+    """Return how to reach the database of the settings, as libpq reads it from the environment."""
+    given = connection.get_connection_params()
+    # Options of ours limit the time of a statement.
+    return {
+        each.envvar.decode(): str(given[name])
+        for each in pq.Conninfo.get_defaults()
+        if each.envvar and (name := each.keyword.decode()) != "options"
+        if given.get(name) not in (None, "")
     }
-    password = str(given.pop("password", "") or "")
-    return conninfo.make_conninfo(**given), {"PGPASSWORD": password} if password else {}
+
+
+def database_name() -> str:
+    """Return the name of the database of the settings."""
+    return str(connection.settings_dict["NAME"])
 
 
 def run(
     name: str,
     *arguments: str,
-    environment: Mapping[str, str] | None = None,
+    connects: bool = False,
     while_running: Callable[[str], object] = lambda said: None,
 ) -> str:
     """Run a program to its end; return what it wrote.
 
+    connects: whether it works on the database of the settings.
     while_running: is told now and then what it wrote last.
     Raises ProgramFailed.
     """
@@ -76,7 +80,7 @@ def run(
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd="/",
-            env={**program_environment(), **(environment or {})},
+            env=program_environment() | (database_environment() if connects else {}),
             umask=0o077,
         )
         try:

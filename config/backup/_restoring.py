@@ -294,13 +294,12 @@ class _Restoring:
             shutil.rmtree(self._database.cluster, ignore_errors=True)
 
     def _load_dump(self) -> None:
-        place, password = _programs.target_database()
         self._say("Loading the database; its indexes are built anew …")
         _programs.run(
             "pg_restore",
-            *("--dbname", place, "--no-password", "--no-owner", "--no-privileges"),
+            *("--dbname", _programs.database_name(), "--no-password", "--no-owner", "--no-privileges"),
             *("--exit-on-error", "--single-transaction", str(self._folder / DUMP)),
-            environment=password,
+            connects=True,
         )
         with connection.cursor() as cursor:
             # The planner knows nothing about what was loaded.
@@ -331,10 +330,11 @@ def _check_tables() -> bool:
         except DatabaseError:
             # Only the database's superuser may, which we need not be on a server elsewhere.
             return False
-    place, password = _programs.target_database()
     try:
         _programs.run(
-            "pg_amcheck", "--no-password", "--database", place, environment=password
+            "pg_amcheck",
+            *("--no-password", "--database", _programs.database_name()),
+            connects=True,
         )
     except _programs.ProgramFailed as error:
         raise BackupError(f"The restored database is corrupt: {error.detail}") from error
