@@ -49,9 +49,7 @@ def given() -> tuple[dict[str, str], list[str]]:
     One that comes from a file of its own (`<NAME>_FILE`) counts as secret.
     """
     secret = {
-        name
-        for name in _set
-        if not os.environ.get(name) or any(each in name for each in _SECRET)
+        name for name in _set if not os.environ.get(name) or any(each in name for each in _SECRET)
     }
     return {name: os.environ[name] for name in _set - secret}, sorted(secret)
 

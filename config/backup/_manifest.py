@@ -130,9 +130,7 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def verify_entries(
-    folder: Path, manifest: Manifest, *, on_bytes: Callable[[int], object]
-) -> None:
+def verify_entries(folder: Path, manifest: Manifest, *, on_bytes: Callable[[int], object]) -> None:
     """Compare what the manifest lists with what is there.
 
     What is inside `database/` is compared by pg_verifybackup.

@@ -297,7 +297,8 @@ class _Restoring:
         self._say("Loading the database; its indexes are built anew …")
         _programs.run(
             "pg_restore",
-            *("--dbname", _programs.database_name(), "--no-password", "--no-owner", "--no-privileges"),
+            *("--dbname", _programs.database_name(), "--no-password"),
+            *("--no-owner", "--no-privileges"),
             *("--exit-on-error", "--single-transaction", str(self._folder / DUMP)),
             connects=True,
         )

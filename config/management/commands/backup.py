@@ -37,8 +37,8 @@ class Command(commands.Command):
             "--format",
             type=Kind,
             choices=list(Kind),
-            help="physical (the database's own files, quick to restore; default) or dump (for other "
-            "versions of PostgreSQL and for other processors; default with DATABASE_URL)",
+            help="physical (the database's own files, quick to restore; default) or dump (for "
+            "other versions of PostgreSQL and other processors; default with DATABASE_URL)",
         )
         parser.add_argument(
             "--with-keys",

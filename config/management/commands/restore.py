@@ -95,8 +95,8 @@ class Command(commands.Command):
             )
         if restored.locked_keys:
             self.stdout.write(
-                f"{restored.locked_keys} keys of providers cannot be read: they were encrypted with "
-                f"the key {manifest.encryption_keys[0]}. Put it into "
+                f"{restored.locked_keys} keys of providers cannot be read: they were encrypted "
+                f"with the key {manifest.encryption_keys[0]}. Put it into "
                 f"{settings.DATA_DIR}/secrets/encryption_key, or into "
                 "ARMARIUM_PREVIOUS_ENCRYPTION_KEYS; all else works without."
             )
