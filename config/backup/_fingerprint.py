@@ -7,9 +7,10 @@ account was last used, and where embeddings are kept and how they are indexed.
 import hashlib
 from collections.abc import Callable
 
-from django.db import connection, transaction
+from django.db import connection
 from psycopg import sql
 
+from common.database import at_one_moment
 from resources.content_check import digests_of_files
 from resources.fingerprints import INDEX_SETTINGS, Digest
 
@@ -41,8 +42,7 @@ def server_fingerprint(on_progress: Callable[[int, float], object]) -> dict[str,
 
     As the rows are at one moment; on_progress is told how many tables were read, and what part.
     """
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+    with at_one_moment(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL statement_timeout = 0")
         tables: dict[str, list[str]] = {}
         cursor.execute(_COLUMNS)

@@ -189,8 +189,13 @@ def digest_of(path: Path, *, on_bytes: Callable[[int], object] = lambda number: 
     return digest.hexdigest()
 
 
-def copy_of(source: Path, target: Path, *, on_bytes: Callable[[int], object]) -> Entry:
-    """Copy a file, down to the disk; return what was copied, with `target` as its path."""
+def copy_of(
+    source: Path, target: Path, *, on_bytes: Callable[[int], object], durably: bool = True
+) -> Entry:
+    """Copy a file, with its time; return what was copied, with `target` as its path.
+
+    durably: down to the disk.
+    """
     digest, size = hashlib.sha256(), 0
     # What is a link was put there by somebody else.
     reading = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
@@ -203,7 +208,8 @@ def copy_of(source: Path, target: Path, *, on_bytes: Callable[[int], object]) ->
                 size += len(piece)
                 on_bytes(len(piece))
             written.flush()
-            os.fsync(written.fileno())
+            if durably:
+                os.fsync(written.fileno())
         status = os.fstat(read.fileno())
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
     return Entry(str(target), size, digest.hexdigest())

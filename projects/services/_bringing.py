@@ -9,12 +9,12 @@ from django.db import IntegrityError, transaction
 from accounts.models import User
 from common.canonical_names import check_canonical_name
 from common.database import violated
-from common.errors import Conflict, DomainError, Invalid
+from common.errors import Conflict, DomainError, Invalid, Unprocessable
 from common.models import uuid7
 from llm_services.models import Instance
 from llm_services.services import grantee
 from projects.default_project import ensure_default_project
-from projects.metadata import check_schema
+from projects.metadata import InvalidSchema, check_schema
 from projects.models import Project, ProjectShare
 from projects.services._sharing import Grant
 
@@ -61,7 +61,7 @@ def settle_project(
 
     What is stored in it is not compared with the schema: it is as it was elsewhere.
     values: `metadata_schema`, `public_read`, `created_at` and `updated_at`.
-    Return the grants to accounts that do not exist here. Raises InvalidSchema.
+    Return the grants to accounts that do not exist here. Raises Unprocessable for the schema.
     """
     schema = values["metadata_schema"]
     left_out = []
@@ -72,7 +72,10 @@ def settle_project(
             left_out.append(grant)
         else:
             ProjectShare.objects.create(subject=project, user=user, role=grant.role)
-    project.metadata_schema = check_schema(schema) if schema else ""
+    try:
+        project.metadata_schema = check_schema(schema) if schema else ""
+    except InvalidSchema as error:
+        raise Unprocessable(str(error)) from error
     project.public_read = values["public_read"]
     project.save(update_fields=["metadata_schema", "public_read"])
     # Saving would say that it was changed now.

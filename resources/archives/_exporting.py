@@ -13,9 +13,9 @@ from typing import Any, BinaryIO, cast
 
 import orjson
 from django.conf import settings
-from django.db import connection, transaction
 
 from accounts.policy import Actor, Level
+from common.database import at_one_moment
 from common.errors import Conflict, Invalid
 from embeddings import files
 from embeddings.selectors import about, snapshot_of
@@ -67,11 +67,7 @@ def export_archive(
     Raises as `project_for`; Conflict where bytes of its files are lost; Invalid where the file
     cannot be written.
     """
-    with transaction.atomic():
-        with connection.cursor() as cursor:
-            # One moment for all of it, however long this takes.
-            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
-            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+    with at_one_moment():
         project = project_for(actor, Level.OWNER, owner=owner, handle=handle)
         with _appearing(target) as stream, zipfile.ZipFile(stream, "w") as archive:
             return _Exporting(project, archive, on_progress).run()
@@ -99,7 +95,7 @@ class _Exporting:
         counts = {name: self._resources(name) for name in RESOURCE_FIELDS}
         fingerprint = fingerprint_of(self._project, digest)
         manifest = orjson.dumps(self._described(fingerprint), option=orjson.OPT_INDENT_2)
-        self._archive.writestr(MANIFEST, manifest, zipfile.ZIP_DEFLATED)
+        self._archive.writestr(MANIFEST, manifest)
         return Exported(self._done - self._files, **counts, fingerprint=fingerprint)
 
     def _embeddings(self) -> Digest:
@@ -114,7 +110,7 @@ class _Exporting:
                     self._advance(len(rows))
             writer.close()
             parquet.seek(0)
-            self._store(EMBEDDINGS, cast("BinaryIO", parquet), zipfile.ZIP_STORED)
+            self._store(EMBEDDINGS, cast("BinaryIO", parquet))
         return digest
 
     def _resources(self, name: str) -> int:
@@ -129,13 +125,13 @@ class _Exporting:
                     self._content(row, line["entry"])
                 lines.write(orjson.dumps(line) + b"\n")
             lines.seek(0)
-            self._store(f"{name}.jsonl", cast("BinaryIO", lines), zipfile.ZIP_DEFLATED)
+            self._store(f"{name}.jsonl", cast("BinaryIO", lines))
         return count
 
     def _content(self, file: File, entry: str) -> None:
         try:
             with open_content(file) as content:
-                digest = self._copy(entry, content, zipfile.ZIP_STORED)[1]
+                digest = self._copy(entry, content)[1]
         except ContentMissing as error:
             raise Conflict(
                 f"The bytes of file '{file.uuid}' are gone: it was deleted at this moment, or the"
@@ -148,13 +144,13 @@ class _Exporting:
             )
         self._advance(1)
 
-    def _store(self, name: str, content: BinaryIO, compression: int) -> None:
-        size, sha256 = self._copy(name, content, compression)
+    def _store(self, name: str, content: BinaryIO) -> None:
+        size, sha256 = self._copy(name, content)
         self._entries[name] = {"bytes": size, "sha256": sha256}
 
-    def _copy(self, name: str, content: BinaryIO, compression: int) -> tuple[int, str]:
+    def _copy(self, name: str, content: BinaryIO) -> tuple[int, str]:
+        # Not compressed: Parquet is already, and what repeats itself a lot would look like a bomb.
         described_entry = zipfile.ZipInfo(name, datetime.now(UTC).timetuple()[:6])
-        described_entry.compress_type = compression
         digest, size = hashlib.sha256(), 0
         with self._archive.open(described_entry, "w", force_zip64=True) as entry:
             while piece := content.read(_PIECE):

@@ -125,8 +125,8 @@ class Entry:
         self._stream = stream
         self.digest = hashlib.sha256()
 
-    def read(self, size: int) -> bytes:
-        """Return at most so many bytes; none at the end."""
+    def read(self, size: int = -1) -> bytes:
+        """Return at most so many bytes, or all that are left; none at the end."""
         piece = self._stream.read(size)
         self.digest.update(piece)
         return piece
