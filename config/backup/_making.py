@@ -1,5 +1,6 @@
 """Makes a backup of the whole server while it serves."""
 
+import json
 import os
 import platform
 import re
@@ -19,7 +20,6 @@ from config import env
 from config.backup import _programs
 from config.backup._manifest import (
     DATABASE,
-    DATABASE_MANIFEST,
     DUMP,
     FILES,
     SECRETS,
@@ -30,6 +30,7 @@ from config.backup._manifest import (
     Manifest,
     copy_of,
     digest_of,
+    files_in,
     sync_folders,
     write_durably,
 )
@@ -41,6 +42,8 @@ from resources.storage import is_generated, keeping_deleted_files
 _PROGRESS = re.compile(r"(\d+)/(\d+) kB")
 # Of a free disk; what is written meanwhile comes on top.
 _SPARE = 1.05
+
+LAST_BACKUP = "last-backup.json"
 
 OnProgress = Callable[[int, float | None], object]
 
@@ -66,6 +69,11 @@ def make_backup(target: Path, *, kind: Kind, with_keys: bool, on_progress: OnPro
     on_progress: is told how many bytes were saved, and what part that is.
     Raises BackupError.
     """
+    if kind is Kind.PHYSICAL and settings.EMBEDDED_POSTGRES is None:
+        raise BackupError(
+            "A physical backup is one of the embedded database, and DATABASE_URL names another"
+            " server. Use --format dump, or that server's own pg_basebackup."
+        )
     target = target.expanduser().resolve()
     _refuse_occupied(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +97,7 @@ def make_backup(target: Path, *, kind: Kind, with_keys: bool, on_progress: OnPro
         # Takes the place of an empty folder.
         unfinished.rename(target)
         _sync(target.parent)
+        _note(target, made.manifest)
     except Failed as error:
         raise BackupError(str(error)) from error
     except OSError as error:
@@ -144,9 +153,9 @@ class _Making:
         return Made(manifest, number, self._lacking())
 
     def _physical(self) -> int:
-        """Save the files of the cluster and the log that makes them consistent; return the bytes.
+        """Save the files of the cluster and the log that makes them consistent.
 
-        The list of them, which counts among ours, is left out of that number.
+        Return the bytes of those that do not count among ours.
         """
         target = self._folder / DATABASE
 
@@ -154,27 +163,20 @@ class _Making:
             if found := _PROGRESS.findall(said):
                 self._show(1024 * int(found[-1][0]))
 
-        try:
-            _programs.run(
-                "pg_basebackup",
-                *("--pgdata", str(target), "--format", "plain"),
-                *("--wal-method", "stream", "--checkpoint", "fast", "--no-password"),
-                *("--manifest-checksums", "SHA256", "--label", "Armarium", "--progress"),
-                connects=True,
-                while_running=show,
-            )
-        except _programs.ProgramFailed as error:
-            if settings.EMBEDDED_POSTGRES is None:
-                raise BackupError(
-                    f"{error.detail} A physical backup needs the right of REPLICATION on the"
-                    " server; without it use --format dump."
-                ) from error
-            raise
-        self._list(target / "backup_manifest", DATABASE_MANIFEST)
+        _programs.run(
+            "pg_basebackup",
+            *("--pgdata", str(target), "--format", "plain", "--wal-method", "stream"),
+            *("--checkpoint", "fast", "--no-password", "--progress"),
+            *("--manifest-checksums", "SHA256", "--label", "Armarium"),
+            connects=True,
+            while_running=show,
+        )
+        for name, path in files_in(self._folder):
+            self._list(path, name)
         _programs.run("pg_verifybackup", "--quiet", str(target))
         size = sum(each.stat().st_size for each in target.rglob("*") if each.is_file())
         self._done = size
-        return size - self._entries[-1].bytes
+        return size - sum(each.bytes for each in self._entries)
 
     def _dump(self) -> int:
         """Save the database as statements; return 0, since that file counts among ours."""
@@ -260,6 +262,15 @@ class _Making:
 
     def _show(self, done: int) -> None:
         self._on_progress(done, min(1.0, done / max(self._total, 1)))
+
+
+def _note(target: Path, manifest: Manifest) -> None:
+    """Leave word of the last backup where monitors find it."""
+    place = Path(settings.DATA_DIR) / LAST_BACKUP
+    draft = place.with_name(f".{LAST_BACKUP}.{os.getpid()}")
+    told = {"folder": str(target), "made_at": manifest.made_at, "bytes": manifest.bytes}
+    draft.write_text(json.dumps(told) + "\n", encoding="utf-8")
+    draft.replace(place)
 
 
 def files_folder() -> Path:

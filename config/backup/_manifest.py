@@ -31,8 +31,15 @@ DUMP = "database.dump"
 FILES = "files"
 SETTINGS = "settings.env"
 SECRETS = "secrets"
-# PostgreSQL's own list of what is in `database/`; ours has this one, and it has the others.
+# PostgreSQL's own list of what is in `database/`. Ours has this one, and what pg_verifybackup
+# passes over: the log, and files that would change how the database is recovered.
 DATABASE_MANIFEST = f"{DATABASE}/backup_manifest"
+_LOG = f"{DATABASE}/pg_wal"
+_PASSED_OVER = {
+    DATABASE_MANIFEST,
+    *(f"{DATABASE}/{name}" for name in ("postgresql.auto.conf", "recovery.signal")),
+    f"{DATABASE}/standby.signal",
+}
 
 _PIECE = 1024**2
 _SHOWN = 5
@@ -133,11 +140,11 @@ def read_manifest(folder: Path) -> Manifest:
 def verify_entries(folder: Path, manifest: Manifest, *, on_bytes: Callable[[int], object]) -> None:
     """Compare what the manifest lists with what is there.
 
-    What is inside `database/` is compared by pg_verifybackup.
+    Most of what is inside `database/` is compared by pg_verifybackup.
     Raises Damaged, naming the files.
     """
     listed = {entry.path: entry for entry in manifest.entries}
-    found = dict(_files_in(folder))
+    found = dict(files_in(folder))
     wrong = [f"{path} is missing" for path in listed if path not in found]
     wrong += [f"{path} is not in the manifest" for path in found if path not in listed]
     for path in sorted(listed.keys() & found.keys()):
@@ -165,18 +172,16 @@ def _problem(path: Path, entry: Entry, on_bytes: Callable[[int], object]) -> str
     return None
 
 
-def _files_in(folder: Path) -> Iterator[tuple[str, Path]]:
+def files_in(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield everything that our manifest has to list, links too: those are none of ours."""
     for parent, folders, names in os.walk(folder):
-        here = Path(parent)
-        if here == folder / DATABASE:
-            folders.clear()
-            names = [name for name in names if f"{DATABASE}/{name}" == DATABASE_MANIFEST]
-        links = [name for name in folders if (here / name).is_symlink()]
+        links = [name for name in folders if Path(parent, name).is_symlink()]
         for name in [*names, *links]:
-            path = (here / name).relative_to(folder).as_posix()
-            if path not in (MANIFEST, CHECKSUM):
-                yield path, here / name
+            path = Path(parent, name).relative_to(folder).as_posix()
+            inside = path.startswith(f"{DATABASE}/")
+            ours = path in _PASSED_OVER or path.startswith(f"{_LOG}/")
+            if path not in (MANIFEST, CHECKSUM) and (ours or not inside):
+                yield path, Path(parent, name)
 
 
 def digest_of(path: Path, *, on_bytes: Callable[[int], object] = lambda number: None) -> str:

@@ -130,12 +130,13 @@ class _Restoring:
         self._folder, self._say, self._on_progress = folder, say, on_progress
         self._database: EmbeddedPostgres | None = settings.EMBEDDED_POSTGRES
         self._done = self._total = 0
+        self._brought_files = self._brought_cluster = False
 
     def run(self, *, check: bool, on_verified: OnProgress) -> Restored:
         manifest = read_manifest(self._folder)
         self._refuse_newer(manifest)
         self._refuse_elsewhere(manifest)
-        self._refuse_contents()
+        self._refuse_contents(manifest.kind)
         verify_backup(self._folder, on_progress=on_verified)
         self._total = manifest.bytes
         self._refuse_full_disk()
@@ -161,9 +162,9 @@ class _Restoring:
 
     # What is refused
 
-    def _refuse_contents(self) -> None:
+    def _refuse_contents(self, kind: Kind) -> None:
         if self._database is not None:
-            if self._database.home.has_cluster():
+            if self._database.home.has_cluster() and not self._may_load(self._database, kind):
                 raise BackupError(
                     f"{settings.DATA_DIR} holds a database already, and restoring never overwrites"
                     " one. Name an empty folder with --data-dir, or move that one away first."
@@ -178,6 +179,13 @@ class _Restoring:
             raise BackupError(
                 f"{files} is not empty: there are uploaded files already. Move them away first."
             )
+
+    def _may_load(self, database: EmbeddedPostgres, kind: Kind) -> bool:
+        """Say whether the cluster is empty, as a failed attempt leaves it, and a dump fits."""
+        if kind is not Kind.DUMP:
+            return False
+        database.start()
+        return not _tables()
 
     def _refuse_newer(self, manifest: Manifest) -> None:
         loader = MigrationLoader(None)
@@ -261,6 +269,7 @@ class _Restoring:
         with suppress(FileNotFoundError):
             place.rmdir()
         unfinished.rename(place)
+        self._brought_files = True
 
     def _copy_cluster(self, target: Path) -> None:
         source = self._folder / DATABASE
@@ -283,15 +292,17 @@ class _Restoring:
         if self._database is not None:
             if kind is Kind.PHYSICAL:
                 self._database.adopt(self._copy_cluster)
+                self._brought_cluster = True
             self._database.start()
         if kind is Kind.DUMP:
             self._load_dump()
 
     def _take_away(self) -> None:
-        """Leave the place as empty as it was found, so that the next attempt is not refused."""
-        shutil.rmtree(files_folder(), ignore_errors=True)
-        connection.close()
-        if self._database is not None:
+        """Remove what was brought, so that the next attempt is not refused."""
+        if self._brought_files:
+            shutil.rmtree(files_folder(), ignore_errors=True)
+        if self._database is not None and self._brought_cluster:
+            connection.close()
             self._database.stop()
             shutil.rmtree(self._database.cluster, ignore_errors=True)
 
@@ -300,7 +311,8 @@ class _Restoring:
         _programs.run(
             "pg_restore",
             *("--dbname", _programs.database_name(), "--no-password"),
-            *("--no-owner", "--no-privileges"),
+            # Only a superuser may comment on extensions.
+            *("--no-owner", "--no-privileges", "--no-comments"),
             *("--exit-on-error", "--single-transaction", str(self._folder / DUMP)),
             connects=True,
         )

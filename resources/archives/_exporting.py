@@ -20,7 +20,7 @@ from common.errors import Conflict, Invalid
 from embeddings import files
 from embeddings.selectors import about, snapshot_of
 from projects.models import Project
-from projects.selectors import count_embeddings, project_for
+from projects.selectors import count_embeddings, project_for, warnings_about
 from resources.archives._reading import (
     EMBEDDINGS,
     FORMAT,
@@ -49,13 +49,18 @@ OnProgress = Callable[[int, float | None], object]
 
 @dataclass(frozen=True)
 class Exported:
-    """What an archive holds: how many of each, and its fingerprint."""
+    """What an archive holds: how many of each, and its fingerprint.
+
+    warnings: of vectors that another model made than the project's LLM service has: where the
+    archive is imported, they count as made by that one.
+    """
 
     embeddings: int
     agents: int
     users: int
     files: int
     fingerprint: dict[str, str]
+    warnings: list[str]
 
 
 def export_archive(
@@ -96,7 +101,9 @@ class _Exporting:
         fingerprint = fingerprint_of(self._project, digest)
         manifest = orjson.dumps(self._described(fingerprint), option=orjson.OPT_INDENT_2)
         self._archive.writestr(MANIFEST, manifest)
-        return Exported(self._done - self._files, **counts, fingerprint=fingerprint)
+        embeddings = self._done - self._files
+        warnings = warnings_about(self._project)
+        return Exported(embeddings, **counts, fingerprint=fingerprint, warnings=warnings)
 
     def _embeddings(self) -> Digest:
         digest = Digest()

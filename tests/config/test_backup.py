@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from pytest_django import Settings
@@ -134,7 +135,6 @@ def test_damage_is_found_and_named(
     with pytest.raises(Damaged, match=words):
         verify_entries(folder, read_manifest(folder), on_bytes=lambda _: None)
     assert run("verifybackup", str(folder))[0] == 1
-    assert run("restore", str(folder))[0] == 2
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../x", "files/../../x", "files//x"])
@@ -170,7 +170,7 @@ def test_another_version_of_postgres_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_is_restored_over_something(tmp_path: Path) -> None:
-    code, said = run("restore", str(saved(tmp_path / "one")))
+    code, said = run("restore", str(saved(tmp_path / "one", kind=Kind.PHYSICAL)))
     assert code == 2
     assert "never overwrites" in said
 
@@ -179,9 +179,11 @@ def test_a_physical_backup_does_not_go_to_a_server_elsewhere(
     tmp_path: Path, settings: Settings
 ) -> None:
     settings.EMBEDDED_POSTGRES = None
-    code, said = run("restore", str(saved(tmp_path / "one", kind=Kind.PHYSICAL)))
-    assert code == 2
-    assert "DATABASE_URL" in said
+    folder = saved(tmp_path / "one", kind=Kind.PHYSICAL)
+    for command in (["restore", str(folder)], ["backup", "--format", "physical", str(folder)]):
+        code, said = run(*command)
+        assert code == 2
+        assert "DATABASE_URL" in said
 
 
 @pytest.mark.parametrize("command", ["verifybackup", "restore"])
@@ -190,6 +192,20 @@ def test_other_folders_are_no_backups(tmp_path: Path, command: str) -> None:
         code, said = run(command, str(folder))
         assert code == 2
         assert "no backup" in said
+
+
+@pytest.mark.django_db
+def test_a_backup_takes_no_folder_that_is_used(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    for folder, words in (
+        (tmp_path, "is not empty"),
+        (tmp_path / "notes.txt", "is not a folder"),
+        (settings.DATA_DIR / "backup", "lies in the data directory"),
+    ):
+        code, said = run("backup", str(folder))
+        assert code == 2
+        assert words in said
+    assert [each.name for each in tmp_path.iterdir()] == ["notes.txt"]
 
 
 @pytest.mark.django_db

@@ -55,3 +55,5 @@ class Command(commands.Command):
                 f"{title}: {exported.embeddings} embeddings, {exported.agents} agents, "
                 f"{exported.users} users, {exported.files} files in {file}; {meter.seconds:.1f} s"
             )
+            for warning in exported.warnings:
+                self.stdout.write(f"warning: {commands.one_line(warning)}")
