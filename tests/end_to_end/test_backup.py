@@ -26,7 +26,7 @@ from tests.end_to_end.test_kill import (
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("backup"), pytest.mark.timeout(600)]
 
 THRESHOLD_ROWS = 700
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "ARMARIUM_INDEX_THRESHOLD": str(THRESHOLD_ROWS * DIMENSIONS),
     "ARMARIUM_WORKER_HEARTBEAT_S": "1",
 }
