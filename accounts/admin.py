@@ -19,9 +19,9 @@ from django.utils import timezone
 from django.utils.html import format_html
 
 from accounts import keys, services
-from accounts.models import ApiKey, Owned, Role, Share, User
+from accounts.models import ApiKey, AuditEntry, Owned, Role, Share, User
 from accounts.policy import BOOTSTRAP_ADMIN, Actor
-from common.admin import CompletesNames, ServiceAdmin, ServiceForm
+from common.admin import CompletesNames, KeptAdmin, NamesFields, ServiceAdmin, ServiceForm
 
 T = TypeVar("T", bound=Owned)
 S = TypeVar("S", bound=Share)
@@ -109,7 +109,7 @@ class ShareAdmin(ServiceAdmin[S]):
         self.revoke(actor_of(request), row.subject, row.user)  # type: ignore[attr-defined]
 
 
-class SharesInline(admin.TabularInline[S, Any]):
+class SharesInline(NamesFields, admin.TabularInline[S, Any]):
     """The grants on one thing. Their accounts are text, not fields: one query for all rows."""
 
     extra = 0
@@ -126,7 +126,7 @@ class SharesInline(admin.TabularInline[S, Any]):
         return False
 
 
-class NewSharesInline(CompletesNames, admin.TabularInline[S, Any]):
+class NewSharesInline(NamesFields, CompletesNames, admin.TabularInline[S, Any]):
     """Empty lines for new grants."""
 
     extra = 1
@@ -462,6 +462,11 @@ class ApiKeyAdmin(ServiceAdmin[ApiKey]):
             return "expired"
         return "usable"
 
+    def buttons(self, request: HttpRequest, row: ApiKey) -> dict[str, str]:
+        """Offer to revoke a key that is not revoked, to those who may."""
+        may_be = row.revoked_at is None and self.has_change_permission(request, row)
+        return {"revoke": "Revoke this key…"} if may_be else {}
+
     def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         """Leave out the state of a key that is not made yet."""
         return self.fieldsets[:2] if obj is None else self.fieldsets
@@ -523,17 +528,37 @@ class ApiKeyAdmin(ServiceAdmin[ApiKey]):
     @admin.action(description="Revoke selected API keys", permissions=["change"])
     def revoke(self, request: HttpRequest, queryset: QuerySet[ApiKey]) -> HttpResponse | None:
         """Name the keys and ask; then revoke them for good."""
-        chosen = [key for key in queryset if self.has_change_permission(request, key)]
+        rows = self.chosen(queryset, "Revoke")
+        chosen = [key for key in rows if self.has_change_permission(request, key)]
         if request.POST.get("post"):
             for key in chosen:
                 self.log_change(request, key, "Revoked.")
             revoked = services.revoke_keys(ApiKey.objects.filter(pk__in=[key.pk for key in chosen]))
             self.message_user(request, f"{revoked} API keys revoked.", messages.SUCCESS)
             return None
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "Revoke API keys",
-            "opts": self.opts,
-            "keys": chosen,
-        }
-        return TemplateResponse(request, "admin/accounts/apikey/revoke_confirmation.html", context)
+        return self.ask(
+            request,
+            action="revoke",
+            title="Revoke API keys",
+            question="Whoever uses these keys is refused from now on. This cannot be undone.",
+            yes="Yes, revoke",
+            rows={key.pk: _described(key) for key in chosen},
+        )
+
+
+def _described(key: ApiKey) -> str:
+    name = f" ({key.name})" if key.name else ""
+    return f"{key.public_id}{name} of {key.user}"
+
+
+# --- The audit log --------------------------------------------------------------------------------
+@admin.register(AuditEntry)
+class AuditEntryAdmin(KeptAdmin[AuditEntry]):
+    """What was changed, and by whom; to read."""
+
+    list_display = ["at", "actor", "via", "as_admin", "verb", "kind", "subject"]
+    list_filter = ["verb", "kind", "via", "as_admin"]
+    search_fields = ["actor", "subject", "owner", "key_id", "request_id"]
+    search_help_text = "An account, the name of what was changed, a key's public part, a request."
+    date_hierarchy = "at"
+    ordering = ["-id"]

@@ -1,15 +1,18 @@
 """Accounts, their API keys, and the shapes that everything owned and shared has in common."""
 
 from typing import Any, ClassVar, Self
+from uuid import uuid4
 
 from django.contrib.auth.base_user import AbstractBaseUser, BaseUserManager
 from django.contrib.auth.models import PermissionsMixin
+from django.contrib.sessions.base_session import AbstractBaseSession
 from django.core.validators import RegexValidator
 from django.db import models
 from django.db.models.functions import Lower
 from django.utils import timezone
 
 from common.handles import CHARACTERS, MAXIMUM_LENGTH, MINIMUM_LENGTH, RULE, SYSTEM
+from common.models import uuid7
 
 
 class Role(models.TextChoices):
@@ -128,6 +131,31 @@ class ApiKey(models.Model):
         )
 
 
+class Session(AbstractBaseSession):
+    """A session in a browser, and what its account is told of it.
+
+    public_id: names it in pages; the session's own key would let in whoever reads it.
+    user: the account that signed in; None for a session in which nobody has.
+    key: the API key that opened it; None where the password did.
+    agent: what the browser says it is.
+    """
+
+    # Not unique: a session that gets another key is there twice for a moment.
+    public_id = models.UUIDField(default=uuid4, db_index=True, editable=False)
+    user = models.ForeignKey(
+        User, on_delete=models.CASCADE, null=True, editable=False, related_name="sessions"
+    )
+    key = models.ForeignKey(
+        ApiKey, on_delete=models.CASCADE, null=True, editable=False, related_name="+"
+    )
+    agent = models.CharField(max_length=200, blank=True, default="", editable=False)
+    started_at = models.DateTimeField(default=timezone.now, editable=False)
+    last_used_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    def __str__(self) -> str:
+        return str(self.public_id)
+
+
 class Owned(models.Model):
     """Something that belongs to exactly one account and may be shared with others."""
 
@@ -170,3 +198,59 @@ class Share(models.Model):
             .select_related("user")
             .order_by("user__handle")
         )
+
+
+class Via(models.TextChoices):
+    """How whoever changed something had proven who they are."""
+
+    KEY = "key", "API key"
+    SESSION = "session", "Session in a browser"
+    ADMIN_KEY = "admin_key", "The configured admin key"
+    COMMAND = "command", "Command on the server"
+    JOB = "job", "Background job"
+
+
+class AuditEntry(models.Model):
+    """That somebody changed who may do what. Written by `audit`, in the transaction of the change.
+
+    Names and numbers instead of references: an entry outlives what it tells of. The database
+    refuses to change or delete one (migration 0004).
+
+    actor, actor_id, key_id: who, and the public part of their key; "" and None where no account
+    asked.
+    as_admin: whether it was done by the rights of administrators, to what is another account's.
+    verb: one of `audit.Verb`.
+    kind, subject, subject_id: what it was done to, such as "project", "alice/letters", "17".
+    owner: the handle of the account that this belongs to.
+    project_id: the project whose owners may read the entry.
+    details: what else there is to know, such as a role; never a secret.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    at = models.DateTimeField(auto_now_add=True)
+    request_id = models.CharField(max_length=40, blank=True, default="")
+    via = models.CharField(max_length=10, choices=Via.choices)
+    actor = models.CharField(max_length=MAXIMUM_LENGTH, blank=True, default="")
+    actor_id = models.BigIntegerField(null=True)
+    key_id = models.CharField("key", max_length=32, blank=True, default="")
+    as_admin = models.BooleanField("as administrator", default=False)
+    verb = models.CharField(max_length=20)
+    kind = models.CharField(max_length=30)
+    subject = models.CharField(max_length=300)
+    subject_id = models.CharField(max_length=40, blank=True, default="")
+    owner = models.CharField(max_length=MAXIMUM_LENGTH, blank=True, default="")
+    project_id = models.BigIntegerField(null=True)
+    details = models.JSONField(default=dict)
+
+    class Meta:
+        verbose_name = "audit log entry"
+        verbose_name_plural = "audit log"
+        ordering = ["-id"]
+        indexes = [
+            models.Index(fields=["project_id", "-id"], name="audit_of_project"),
+            models.Index(fields=["actor", "-id"], name="audit_by_actor"),
+            models.Index(fields=["at"], name="audit_by_time"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.verb} {self.kind} {self.subject}"

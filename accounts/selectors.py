@@ -5,8 +5,8 @@ from collections.abc import Callable
 from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from accounts import keys
-from accounts.models import ApiKey, User
+from accounts import audit, keys
+from accounts.models import ApiKey, AuditEntry, User
 from accounts.policy import Actor, Level, require_account, require_admin
 from common.errors import NotFound
 from common.versions import VersionOf
@@ -48,6 +48,12 @@ def all_users(actor: Actor) -> QuerySet[User]:
     """Return every account in the order of handles; raise Forbidden for non-administrators."""
     require_admin(actor)
     return User.objects.order_by("handle")
+
+
+def audit_log(actor: Actor, wanted: audit.Wanted) -> QuerySet[AuditEntry]:
+    """Return the audit log of the server, the newest first; raise as `require_admin`."""
+    require_admin(actor)
+    return audit.entries(wanted)
 
 
 def usable_key(key: str) -> ApiKey | None:

@@ -13,9 +13,10 @@ from django.db import IntegrityError, transaction
 from django.db.models import Q, RestrictedError
 from django.utils import timezone
 
-from accounts import keys
-from accounts.models import ApiKey, Role, User
-from accounts.policy import BOOTSTRAP_ADMIN, Actor, Level, require_admin
+from accounts import audit, keys
+from accounts.audit import Verb
+from accounts.models import ApiKey, Role, Session, User
+from accounts.policy import BOOTSTRAP_ADMIN, Actor, Level, require_account, require_admin
 from accounts.selectors import account_for
 from common.database import retry_conflicts
 from common.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
@@ -80,6 +81,7 @@ def create_user(
     except IntegrityError:
         _refuse_taken(handle=handle, email=email)
         raise
+    audit.note(actor, Verb.CREATE, user, is_superuser=is_superuser)
     return NewAccount(user, create_key(user=user, name="first key"))
 
 
@@ -95,7 +97,7 @@ def replace_user(
     user = User.objects.select_for_update().filter(handle=handle).first()
     if user is None:
         return create_user(actor=actor, handle=handle, name=name, email=email)
-    return _describe(user, {"name": name, "email": email})
+    return _describe(actor, user, {"name": name, "email": email})
 
 
 @transaction.atomic
@@ -103,10 +105,10 @@ def update_user(*, actor: Actor, handle: str, changes: dict[str, Any]) -> User:
     """Change some of `name` and `email`; None clears. Raises as `account_for`, and Conflict."""
     account_for(actor, Level.OWNER, handle)
     user = User.objects.select_for_update().get(handle=handle)
-    return _describe(user, changes)
+    return _describe(actor, user, changes)
 
 
-def _describe(user: User, changes: dict[str, Any]) -> User:
+def _describe(actor: Actor, user: User, changes: dict[str, Any]) -> User:
     _refuse_system(user)
     if "name" in changes:
         user.name = changes["name"] or ""
@@ -119,6 +121,7 @@ def _describe(user: User, changes: dict[str, Any]) -> User:
     except IntegrityError:
         _refuse_taken(email=user.email, but=user)
         raise
+    audit.note(actor, Verb.UPDATE, user, fields=sorted(changes))
     return user
 
 
@@ -140,17 +143,20 @@ def set_access(*, actor: Actor, handle: str, changes: Mapping[str, bool]) -> Use
     if not (user.is_active and user.is_superuser) and left == {user.pk}:
         raise Conflict(f"'{handle}' is the last active administrator; appoint another one first.")
     user.save(update_fields=["is_active", "is_staff", "is_superuser", "updated_at"])
+    audit.note(actor, Verb.SET_ACCESS, user, **changes)
     return user
 
 
 @transaction.atomic
 def set_password(*, actor: Actor, handle: str, password: str | None) -> User:
-    """Set what the account signs in with, None for nothing; its sessions end with the old one."""
+    """Set what the account signs in with, None for nothing; its sessions end, all of them."""
     account_for(actor, Level.OWNER, handle)
     user = _locked(handle)
     _refuse_system(user)
     user.set_password(password)
     user.save(update_fields=["password", "updated_at"])
+    Session.objects.filter(user=user).delete()
+    audit.note(actor, Verb.SET_PASSWORD, user, has_password=password is not None)
     return user
 
 
@@ -164,6 +170,7 @@ def delete_user(*, actor: Actor, handle: str) -> None:
     account_for(actor, Level.OWNER, handle)
     user = _locked(handle)
     _refuse_system(user)
+    audit.note(actor, Verb.DELETE, user)
     for prepare in before_account_deletion:
         prepare(user)
     try:
@@ -178,6 +185,7 @@ def delete_user(*, actor: Actor, handle: str) -> None:
         ) from error
 
 
+@transaction.atomic
 def create_key(
     *,
     user: User,
@@ -194,7 +202,7 @@ def create_key(
     if user.is_system:
         raise Forbidden(f"'{SYSTEM}' cannot have keys.")
     key, parts = keys.generate_key()
-    ApiKey.objects.create(
+    made = ApiKey.objects.create(
         user=user,
         name=name,
         public_id=parts.public_id,
@@ -203,9 +211,63 @@ def create_key(
         project_id=project_id,
         expires_at=expires_at,
     )
+    audit.note(None, Verb.CREATE, made, **_limits_of(made))
     return key
 
 
+def create_own_key(
+    *,
+    actor: Actor,
+    name: str,
+    role_cap: Role | None = None,
+    project_id: int | None = None,
+    expires_at: datetime | None = None,
+) -> str:
+    """Make a key for the actor's own account as `create_key` does.
+
+    Raises Forbidden for a key that carries less than its account, and Invalid for a moment that has
+    passed or is later than the end of the key that asks: nobody gets more than they have.
+    """
+    user = _own_account(actor)
+    if expires_at is not None and expires_at <= timezone.now():
+        raise _wrong_expiry("This moment has passed already.")
+    limit = None if actor.key is None else actor.key.expires_at
+    if limit is not None and (expires_at is None or expires_at > limit):
+        raise _wrong_expiry(
+            f"You are signed in with a key that ends on {limit:%Y-%m-%d at %H:%M} UTC: a key made "
+            "with it must end by then."
+        )
+    return create_key(
+        user=user, name=name, role_cap=role_cap, project_id=project_id, expires_at=expires_at
+    )
+
+
+def revoke_own_key(*, actor: Actor, public_id: str) -> None:
+    """Revoke a key of the actor's own account at once; raise Forbidden and NotFound."""
+    if not revoke_keys(ApiKey.objects.filter(user=_own_account(actor), public_id=public_id)):
+        raise NotFound("You have no key of this name that still works.")
+
+
+def _own_account(actor: Actor) -> User:
+    if actor.user is None:
+        raise Forbidden("The configured admin key belongs to no account.")
+    require_account(actor, Level.OWNER, actor.user)
+    return actor.user
+
+
+def _wrong_expiry(message: str) -> Invalid:
+    return Invalid(message, errors=[FieldError("body.expires_at", message)])
+
+
+def _limits_of(key: ApiKey) -> dict[str, object]:
+    return {
+        "role": key.role_cap or None,
+        "project": None if key.project is None else str(key.project),
+        "expires_at": None if key.expires_at is None else key.expires_at.isoformat(),
+    }
+
+
+@transaction.atomic
 def import_key(*, user: User, key: str, name: str = "") -> None:
     """Keep a key that another server handed out (64 hexadecimal digits) working here.
 
@@ -219,22 +281,41 @@ def import_key(*, user: User, key: str, name: str = "") -> None:
         raise Invalid("A key is 64 hexadecimal digits, or one that Armarium made.")
     if ApiKey.objects.filter(public_id=parts.public_id).exists():
         raise Conflict("This key is stored already.")
-    ApiKey.objects.create(user=user, name=name, public_id=parts.public_id, digest=parts.digest)
+    made = ApiKey.objects.create(
+        user=user, name=name, public_id=parts.public_id, digest=parts.digest
+    )
+    audit.note(None, Verb.IMPORT, made)
 
 
+@transaction.atomic
 def revoke_keys(rows: Any) -> int:
     """Revoke the keys of a queryset at once and for good; return how many still worked."""
-    return int(rows.filter(revoked_at__isnull=True).update(revoked_at=timezone.now()))
+    working = _held(rows.filter(revoked_at__isnull=True))
+    ApiKey.objects.filter(pk__in=[key.pk for key in working]).update(revoked_at=timezone.now())
+    for key in working:
+        audit.note(None, Verb.REVOKE, key)
+    return len(working)
 
 
+def _held(rows: Any) -> list[ApiKey]:
+    """Return the keys of a queryset with their accounts, kept as they are."""
+    held = ApiKey.objects.select_related("user").select_for_update(of=("self",))
+    return list(held.filter(pk__in=rows.order_by().values("pk")).order_by("pk"))
+
+
+@transaction.atomic
 def rename_key(*, key: ApiKey, name: str) -> None:
     """Call a key something else; nothing else about it can change."""
     key.name = name
     key.save(update_fields=["name"])
+    audit.note(None, Verb.UPDATE, key, fields=["name"])
 
 
+@transaction.atomic
 def delete_keys(rows: Any) -> int:
     """Delete the keys of a queryset, and with them the memory of them; return how many."""
+    for key in _held(rows):
+        audit.note(None, Verb.DELETE, key)
     deleted, _ = rows.delete()
     return int(deleted)
 

@@ -33,8 +33,10 @@ from django.db.models import (
 )
 from django.forms.models import construct_instance
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.functional import cached_property
+from django.utils.html import format_html
 from django.utils.text import capfirst
 from rest_framework import serializers
 
@@ -161,6 +163,18 @@ class CompletesNames:
         return options_of.formfield_for_foreignkey(db_field, request, **options)
 
 
+class NamesFields:
+    """Tells screen readers what the fields of an inline's lines are called: no label does."""
+
+    def formfield_for_dbfield(self, db_field: Field[Any, Any], request: Any, **options: Any) -> Any:
+        """Return the field."""
+        field_of: Any = super()
+        field = field_of.formfield_for_dbfield(db_field, request, **options)
+        if field is not None:
+            field.widget.attrs.setdefault("aria-label", capfirst(field.label))
+        return field
+
+
 class CompletingFilter(admin.FieldListFilter):
     """Narrows a list down to what refers to one row, which a field that completes names chooses.
 
@@ -181,10 +195,14 @@ class CompletingFilter(admin.FieldListFilter):
     ) -> None:
         super().__init__(field, request, params, model, model_admin, field_path)
         choices = model_admin.admin_site.get_model_admin(field.remote_field.model)
+        # Whoever may not see those rows is not told their names by choosing one either.
+        self.is_allowed = choices.has_view_permission(request)
+        if self.used_parameters and not self.is_allowed:
+            raise IncorrectLookupParameters
         given: Any = self.used_parameters.get(field_path, [""])
         self.form = forms.Form({field_path: given[-1]})
         self.form.fields[field_path] = forms.ModelChoiceField(
-            choices.get_queryset(request),
+            choices.get_queryset(request) if self.is_allowed else choices.model.objects.none(),
             required=False,
             label=self.label,
             widget=Completion(field, model_admin.admin_site),
@@ -194,6 +212,10 @@ class CompletingFilter(admin.FieldListFilter):
             for name, value in request.GET.items()
             if name not in {field_path, "p", "e"}
         ]
+
+    def has_output(self) -> bool:
+        """Say whether there is something to choose from."""
+        return bool(self.is_allowed)
 
     def choices(self, changelist: Any) -> Iterator[Any]:
         """Return nothing: the template shows the form."""
@@ -308,6 +330,14 @@ class ServiceAdmin(CompletesNames, admin.ModelAdmin[M]):
         """Delete a row, by a service."""
         raise NotImplementedError
 
+    def console_page(self, row: M) -> str | None:
+        """Return the address of the page on which people see the row; None where there is none."""
+        return None
+
+    def buttons(self, request: HttpRequest, row: M) -> Mapping[str, str]:
+        """Return the actions that the row's own page offers, too, with what their buttons say."""
+        return {}
+
     # --- Reading ----------------------------------------------------------------------------------
     @property
     def media(self) -> forms.Media:
@@ -322,6 +352,26 @@ class ServiceAdmin(CompletesNames, admin.ModelAdmin[M]):
         related = self.list_select_related
         rows = super().get_queryset(request)
         return rows.select_related(*related) if isinstance(related, list | tuple) else rows
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Add a way to the page of each row for superusers, who may see all of those."""
+        columns = [*super().get_list_display(request)]
+        has_pages = type(self).console_page is not ServiceAdmin.console_page
+        return [*columns, "in_console"] if has_pages and _sees_all(request) else columns
+
+    @admin.display(description="Console")
+    def in_console(self, row: M) -> str:
+        """Return a link to the page on which people see the row."""
+        page = self.console_page(row)
+        if page is None:
+            return ""
+        return format_html(
+            '<a href="{}">Open<span class="visually-hidden"> {}</span></a>', page, row
+        )
+
+    def get_view_on_site_url(self, obj: M | None = None) -> str | None:
+        """Return where the button leads that opens the row in the console."""
+        return None if obj is None else self.console_page(obj)
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         """Refuse to filter by secrets."""
@@ -355,6 +405,61 @@ class ServiceAdmin(CompletesNames, admin.ModelAdmin[M]):
                 raise
             self.message_user(request, "This search took too long; narrow it down.", messages.ERROR)
             return HttpResponseRedirect(request.path)
+
+    # --- Actions ----------------------------------------------------------------------------------
+    def chosen(self, rows: QuerySet[M], verb: str) -> list[M]:
+        """Return the rows of an action; raise Conflict for more than one request can work at."""
+        found = list(rows[: MAXIMUM_CHOSEN + 1])
+        if len(found) > MAXIMUM_CHOSEN:
+            raise Conflict(
+                f"{verb} at most {MAXIMUM_CHOSEN} {self.opts.verbose_name_plural} at once."
+            )
+        return found
+
+    def ask(
+        self,
+        request: HttpRequest,
+        *,
+        action: str,
+        title: str,
+        question: str,
+        yes: str,
+        rows: Mapping[Any, str],
+        form: forms.Form | None = None,
+    ) -> HttpResponse:
+        """Return a page that asks before something is done; it sends the action again, with `post`.
+
+        rows: what each is called, by its key. yes: what the button says that does it.
+        form: what is to be chosen besides.
+        """
+        context = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "opts": self.opts,
+            "media": self.media if form is None else self.media + form.media,
+            "action": action,
+            "question": question,
+            "yes": yes,
+            "rows": rows,
+            "form": form,
+        }
+        return TemplateResponse(request, "admin/confirmation.html", context)
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: M | None = None,
+    ) -> HttpResponse:
+        """Show the form, and below it the actions that the row's page offers."""
+        if obj is not None and change:
+            allowed = self.get_actions(request)
+            wanted = self.buttons(request, obj).items()
+            context["buttons"] = [(name, label) for name, label in wanted if name in allowed]
+        return super().render_change_form(request, context, add, change, form_url, obj)
 
     # --- Writing ----------------------------------------------------------------------------------
     def get_form(
@@ -416,11 +521,7 @@ class ServiceAdmin(CompletesNames, admin.ModelAdmin[M]):
 
         Django's own would load every row: a project may hold millions of embeddings.
         """
-        rows = list(objs[: MAXIMUM_CHOSEN + 1])
-        if len(rows) > MAXIMUM_CHOSEN:
-            raise Conflict(
-                f"Delete at most {MAXIMUM_CHOSEN} {self.opts.verbose_name_plural} at once."
-            )
+        rows = self.chosen(objs, "Delete")
         names = [f"{capfirst(self.opts.verbose_name)}: {row}" for row in rows[:_NAMED_ON_DELETION]]
         if len(rows) > _NAMED_ON_DELETION:
             names.append(f"… and {len(rows) - _NAMED_ON_DELETION} more")
@@ -433,7 +534,7 @@ class ServiceAdmin(CompletesNames, admin.ModelAdmin[M]):
             if not number:
                 continue
             numbers[str(model._meta.verbose_name_plural)] = number
-            if not _may_delete(request, model):
+            if not may(request, "delete", model):
                 lacking.add(str(model._meta.verbose_name))
         return names, numbers, lacking, []
 
@@ -449,10 +550,40 @@ class ServiceAdmin(CompletesNames, admin.ModelAdmin[M]):
         return bool(getattr(self.admin_site.get_model_admin(model), "part_of_its_owner", False))
 
 
-def _may_delete(request: HttpRequest, model: type[Model]) -> bool:
+class KeptAdmin(ServiceAdmin[M]):
+    """Lists what the program keeps by itself: to look at, for whoever has the permission."""
+
+    part_of_its_owner = True
+    actions: Any = ()
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Return False: the program makes these."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: M | None = None) -> bool:
+        """Return False as `has_add_permission` does."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: M | None = None) -> bool:
+        """Return False: these go with what they belong to."""
+        return False
+
+
+def may(request: HttpRequest, action: str, model: type[Model]) -> bool:
+    """Tell whether whoever asks has one of Django's permissions: view, add, change or delete."""
     options = model._meta
     user: Any = request.user
-    return bool(user.has_perm(f"{options.app_label}.delete_{options.model_name}"))
+    return bool(user.has_perm(f"{options.app_label}.{action}_{options.model_name}"))
+
+
+def may_view(request: HttpRequest, model: type[Model]) -> bool:
+    """Tell whether whoever asks may see rows of a model: who may change them, may see them."""
+    return may(request, "view", model) or may(request, "change", model)
+
+
+def _sees_all(request: HttpRequest) -> bool:
+    user: Any = request.user
+    return bool(user.is_superuser)
 
 
 def _cascades(model: type[Model], path: str = "") -> Iterator[tuple[type[Model], str]]:

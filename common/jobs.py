@@ -160,6 +160,11 @@ def checkpoint() -> None:
         raise Interrupted
 
 
+def is_running() -> bool:
+    """Say whether this is done for a job."""
+    return _running.get() is not None
+
+
 def retry(job_id: int) -> str:
     """Put a failed job back into the queue, with all its tries; return its task.
 

@@ -128,7 +128,9 @@ def _takes_bulk(request: HttpRequest) -> bool:
         media_type = bodies.media_type_of(request)
     except (Resolver404, UnsupportedMedia):
         return False
-    return media_type in getattr(getattr(view, "cls", None), "bulk_media_types", ())
+    # Views of the API, and pages.
+    of_class = getattr(view, "cls", None) or getattr(view, "view_class", None)
+    return media_type in getattr(of_class, "bulk_media_types", ())
 
 
 def _is_served(request: HttpRequest) -> bool:

@@ -32,6 +32,8 @@ _ENDPOINTS = [
     ("/v1/similars/{owner}/{project}/{text_id}", "GET", "Search by stored text"),
     ("/v1/similars/{owner}/{project}/batch", "GET, POST", "Search many times"),
     ("/v1/similars", "POST", "Search several projects"),
+    ("/v1/projects/{owner}/{project}/audit-log", "GET", "Who changed what about a project"),
+    ("/v1/admin/audit-log", "GET", "Who changed what on this server"),
     ("/v1/admin/sanity-check", "GET", "Check all stored data"),
 ]
 

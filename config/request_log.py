@@ -9,6 +9,8 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django_structlog.middlewares import RequestMiddleware
 
+from accounts import audit
+
 
 class RequestLog(RequestMiddleware):
     """Binds who asks from where to every log line of a request, and logs that it was answered.
@@ -17,6 +19,11 @@ class RequestLog(RequestMiddleware):
     and looks through every header that may name an address, which takes as long as a search and
     believes what anybody sends.
     """
+
+    def __call__(self, request: HttpRequest) -> Any:
+        """Answer the request; the audit log knows it meanwhile."""
+        with audit.asked_by(request):
+            return super().__call__(request)
 
     def prepare(self, request: HttpRequest) -> None:
         """Bind a number of the request's own, and the address it comes from."""

@@ -12,6 +12,7 @@ from django.db import OperationalError, connection
 from config.database_checks import UnsuitableDatabase, check_database, wait_for_database
 from config.health import unapplied_migrations
 from config.processes import Failed, is_loopback
+from llm_services import key_ring
 
 # Any number will do, as long as every release uses the same one.
 _MIGRATION_LOCK = 0x41524D41
@@ -74,6 +75,19 @@ def apply_migrations(*, say: Say) -> None:
                 break
         with connection.cursor() as cursor:
             cursor.execute("RESET statement_timeout")
+
+
+def check_encryption_key() -> None:
+    """Raise Failed unless the encryption keys are those of this database.
+
+    Where migrations are missing, whoever applies them looks.
+    """
+    if unapplied_migrations():
+        return
+    try:
+        key_ring.check()
+    except key_ring.WrongKeyRing as error:
+        raise Failed(str(error)) from error
 
 
 @contextmanager

@@ -1,13 +1,16 @@
 """The shapes of what people type; what is allowed, the services say."""
 
+import io
 from collections.abc import Iterable
 from typing import Any
 
 import orjson
 from django import forms
+from django.contrib.auth.password_validation import validate_password
+from django.core.exceptions import ValidationError
 from django.utils.translation import gettext, gettext_lazy
 
-from accounts.models import Role
+from accounts.models import Role, User
 from common import handles
 from common.errors import Invalid
 from embeddings import filters
@@ -60,6 +63,22 @@ class KeyForm(PlainForm):
     )
 
 
+class SchemaForm(PlainForm):
+    """A metadata schema."""
+
+    schema = forms.CharField(
+        label=gettext_lazy("Metadata schema"),
+        required=False,
+        # The service limits its bytes.
+        max_length=100_000,
+        help_text=gettext_lazy(
+            "A JSON Schema that the metadata of every text must match. Empty: any metadata."
+        ),
+        widget=forms.Textarea(attrs={"rows": 12, "spellcheck": "false", "autocapitalize": "none"}),
+    )
+    after = forms.CharField(required=False, strip=False, max_length=300)
+
+
 class ProjectForm(PlainForm):
     """A new project."""
 
@@ -84,6 +103,7 @@ class ProjectForm(PlainForm):
         help_text=gettext_lazy("What makes the vectors. All vectors of a project come from one."),
         widget=forms.RadioSelect,
     )
+    schema = SchemaForm.base_fields["schema"]
 
     def __init__(self, *args: Any, instances: Iterable[Instance], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -94,6 +114,56 @@ class ProjectForm(PlainForm):
         field.initial = choices[0][0]
 
 
+class UploadForm(PlainForm):
+    """A file, or what it would hold."""
+
+    file = forms.FileField(
+        label=gettext_lazy("File"),
+        required=False,
+        # Cut, not refused: it is for people to recognize the file by.
+        allow_empty_file=True,
+        help_text=gettext_lazy("JSON lines (.jsonl), a table (.csv) or Parquet (.parquet)."),
+        widget=forms.FileInput(attrs={"accept": ".jsonl,.ndjson,.csv,.tsv,.parquet"}),
+    )
+    pasted = forms.CharField(
+        label=gettext_lazy("Or paste them"),
+        required=False,
+        strip=False,
+        max_length=2_000_000,
+        help_text=gettext_lazy(
+            "Lines of JSON, each an object; or a table copied out of a spreadsheet, with the names "
+            "of the columns first."
+        ),
+        widget=forms.Textarea(
+            attrs={
+                "rows": 6,
+                "spellcheck": "false",
+                "placeholder": '{"text_id": "l-1", "text": "Dear Bob", "metadata": {"year": 1801}}',
+            }
+        ),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        """Return what is offered, in either way."""
+        given: dict[str, Any] = super().clean() or {}
+        file, pasted = given.get("file"), given.get("pasted") or ""
+        if self.errors:
+            return given
+        if file and pasted.strip():
+            raise forms.ValidationError(gettext("Choose a file or paste texts, not both."))
+        if file:
+            given["offered"] = {"name": file.name, "content": file, "size": file.size}
+        elif pasted.strip():
+            content = pasted.encode(errors="surrogatepass")
+            is_json = pasted.lstrip("\ufeff \t\r\n").startswith("{")
+            name = gettext("Pasted") + (".jsonl" if is_json else ".csv")
+            stream = io.BytesIO(content)
+            given["offered"] = {"name": name, "content": stream, "size": len(content)}
+        else:
+            self.add_error("file", gettext("Choose a file, or paste texts below."))
+        return given
+
+
 class DescriptionForm(PlainForm):
     """What a project says of itself."""
 
@@ -102,6 +172,17 @@ class DescriptionForm(PlainForm):
         required=False,
         max_length=255,
         widget=forms.Textarea(attrs={"rows": 3}),
+    )
+
+
+class MapForm(PlainForm):
+    """How a map is coloured."""
+
+    key = forms.CharField(
+        label=gettext_lazy("Colour by metadata key"),
+        required=False,
+        max_length=1000,
+        widget=forms.TextInput(attrs={**_HANDLE, "list": "metadata-keys", "autocomplete": "off"}),
     )
 
 
@@ -185,6 +266,156 @@ class DeleteForm(_TypedForm):
         widget=forms.RadioSelect,
     )
     field_order = ["on_resources", "typed"]
+
+
+class AccountForm(PlainForm):
+    """A new account."""
+
+    handle = forms.CharField(
+        label=gettext_lazy("Handle"),
+        max_length=handles.MAXIMUM_LENGTH,
+        help_text=gettext_lazy(
+            "3 to 20 of the characters A–Z, a–z, 0–9, hyphen and underscore. It is the login name "
+            "and a part of every address, and stays as it is."
+        ),
+        widget=forms.TextInput(attrs={**_HANDLE, "autocomplete": "off"}),
+        error_messages={"required": gettext_lazy("Give the account a handle, such as alice.")},
+    )
+    name = forms.CharField(
+        label=gettext_lazy("Name"),
+        required=False,
+        max_length=50,
+        widget=forms.TextInput(attrs={"autocomplete": "off"}),
+    )
+    email = forms.CharField(
+        label=gettext_lazy("Email"),
+        required=False,
+        max_length=100,
+        widget=forms.EmailInput(attrs={"autocomplete": "off"}),
+    )
+    password = forms.CharField(
+        label=gettext_lazy("Password"),
+        required=False,
+        strip=False,
+        max_length=1000,
+        help_text=gettext_lazy("Leave it empty for an account that works through its keys only."),
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+    )
+    is_admin = forms.BooleanField(
+        label=gettext_lazy("Administrator: may do everything, with everybody’s things"),
+        required=False,
+    )
+
+    def clean(self) -> dict[str, Any]:
+        """Ask the rules for passwords, which compare it with the rest."""
+        given: dict[str, Any] = super().clean() or {}
+        if given.get("password"):
+            names = ("handle", "name", "email")
+            user = User(**{name: given.get(name) or "" for name in names})
+            _check_password(self, given["password"], user)
+        return given
+
+
+class NewPasswordForm(PlainForm):
+    """What an account signs in with from now on."""
+
+    password = forms.CharField(
+        label=gettext_lazy("New password"),
+        strip=False,
+        max_length=1000,
+        help_text=gettext_lazy("At least 12 characters. Sessions opened with the old one end."),
+        widget=forms.PasswordInput(attrs={"autocomplete": "new-password"}),
+        error_messages={"required": gettext_lazy("Type a password.")},
+    )
+
+    def __init__(self, *args: Any, user: User, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._user = user
+
+    def clean(self) -> dict[str, Any]:
+        """Ask the rules for passwords."""
+        given: dict[str, Any] = super().clean() or {}
+        if "password" in given:
+            _check_password(self, given["password"], self._user)
+        return given
+
+
+def _check_password(form: forms.Form, password: str, user: User) -> None:
+    try:
+        validate_password(password, user)
+    except ValidationError as error:
+        form.add_error("password", error)
+
+
+class AccessForm(PlainForm):
+    """Rights that are given to an account, or taken."""
+
+    change = forms.TypedChoiceField(
+        choices=[(each, each) for each in ("appoint", "dismiss", "activate", "deactivate")],
+        coerce={
+            "appoint": {"is_superuser": True, "is_staff": True},
+            "dismiss": {"is_superuser": False, "is_staff": False},
+            "activate": {"is_active": True},
+            "deactivate": {"is_active": False},
+        }.__getitem__,
+    )
+
+
+class DeleteAccountForm(PlainForm):
+    """A form that asks for the account's handle, so that nobody does it by accident."""
+
+    typed = forms.CharField(
+        label=gettext_lazy("Type the handle of the account to confirm"),
+        widget=forms.TextInput(attrs={**_HANDLE, "autocomplete": "off"}),
+        error_messages={"required": gettext_lazy("Type the handle of the account.")},
+    )
+
+    def __init__(self, *args: Any, handle: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._handle = handle
+
+    def clean_typed(self) -> str:
+        """Compare."""
+        typed: str = self.cleaned_data["typed"]
+        if typed != self._handle:
+            raise forms.ValidationError(
+                gettext("This is not the handle of the account; it is %(handle)s.")
+                % {"handle": self._handle}
+            )
+        return typed
+
+
+class AuditForm(PlainForm):
+    """Which entries of the audit log are wanted."""
+
+    verb = forms.ChoiceField(label=gettext_lazy("What was done"), required=False)
+    kind = forms.ChoiceField(label=gettext_lazy("To what"), required=False)
+    account = forms.CharField(
+        label=gettext_lazy("By whom"),
+        required=False,
+        max_length=handles.MAXIMUM_LENGTH,
+        widget=forms.TextInput(attrs={**_HANDLE, "autocomplete": "off"}),
+    )
+    since = forms.DateField(
+        label=gettext_lazy("From"),
+        required=False,
+        input_formats=["%Y-%m-%d"],
+        widget=forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"}),
+    )
+    until = forms.DateField(
+        label=gettext_lazy("To"),
+        required=False,
+        input_formats=["%Y-%m-%d"],
+        widget=forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"}),
+    )
+
+    def __init__(
+        self, *args: Any, verbs: Iterable[str], kinds: Iterable[str], **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        for name, words in (("verb", verbs), ("kind", kinds)):
+            choices = [("", gettext("Everything")), *((each, each) for each in words)]
+            self.fields[name].choices = choices  # type: ignore[attr-defined]
 
 
 class FilterForm(PlainForm):

@@ -91,7 +91,10 @@ _TABS = (
     ("overview", gettext_lazy("Overview"), Level.READER),
     ("texts", gettext_lazy("Texts"), Level.READER),
     ("search", gettext_lazy("Search"), Level.READER),
+    ("map", gettext_lazy("Map"), Level.READER),
+    ("schema", gettext_lazy("Schema"), Level.READER),
     ("sharing", gettext_lazy("Sharing"), Level.OWNER),
+    ("resources", gettext_lazy("Resources"), Level.OWNER),
     ("settings", gettext_lazy("Settings"), Level.OWNER),
 )
 
@@ -117,10 +120,11 @@ class ProjectPage(Page):
         super()._check(request)
         self.project = self._readable()
         if level_of(self.project) < self.level:
-            raise Forbidden(
-                gettext("Only the owner of %(project)s and administrators may do this.")
-                % {"project": self.project}
-            )
+            if self.level == Level.EDITOR:
+                said = gettext("Only editors and the owner of %(project)s may do this.")
+            else:
+                said = gettext("Only the owner of %(project)s and administrators may do this.")
+            raise Forbidden(said % {"project": self.project})
 
     def _readable(self) -> Project:
         """Return the project; what one may not see looks as if it were not there."""

@@ -1,5 +1,6 @@
 """What pages show of several things at once."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -22,6 +23,7 @@ MOST_PROJECTS = 100
 EXCERPT = 400
 _GROWING_SEGMENT = Embedding._meta.get_field("segment").default
 _MOST_DETAILS = 4
+_MOST_KEYS = 40
 _LONGEST_DETAIL = 48
 
 
@@ -107,22 +109,43 @@ class Card:
 
 def cards_of(project: Project, hits: Sequence[Hit]) -> list[Card]:
     """Return the texts that a search found, in its order: two queries."""
-    index = SearchIndex.objects.filter(project=project).first()
-    # Named, so that the other projects' partitions are left alone.
-    segments = {_GROWING_SEGMENT, _GROWING_SEGMENT if index is None else index.segment or 0}
-    rows = Embedding.objects.filter(
-        project=project, segment__in=segments, text_id__in=[hit.text_id for hit in hits]
-    )
-    found = {
-        text_id: (text, metadata)
-        for text_id, text, metadata in rows.values_list("text_id", "text", "metadata")
-    }
+    found = _texts(project, [hit.text_id for hit in hits])
     # A text that was deleted at this moment is left out.
     return [
         _card(hit.text_id, *found[hit.text_id], similarity=hit.similarity)
         for hit in hits
         if hit.text_id in found
     ]
+
+
+def cards_named(project: Project, text_ids: Sequence[str]) -> dict[str, Card]:
+    """Return some texts by their ids, without those that are not stored: two queries."""
+    found = _texts(project, text_ids)
+    return {text_id: _card(text_id, *values) for text_id, values in found.items()}
+
+
+def keys_of(project: Project, text_ids: Sequence[str]) -> list[str]:
+    """Return the paths with plain values that some texts' metadata has: two queries."""
+    found = _texts(project, text_ids)
+    paths = [
+        each.path
+        for _, metadata in found.values()
+        for each in details_of(metadata)
+        if each.is_plain
+    ]
+    return [path for path, _ in Counter(paths).most_common(_MOST_KEYS)]
+
+
+def _texts(project: Project, text_ids: Sequence[str]) -> dict[str, tuple[str, Any]]:
+    """Return text and metadata by id: two queries."""
+    index = SearchIndex.objects.filter(project=project).first()
+    # Named, so that the other projects' partitions are left alone.
+    segments = {_GROWING_SEGMENT, _GROWING_SEGMENT if index is None else index.segment or 0}
+    rows = Embedding.objects.filter(project=project, segment__in=segments, text_id__in=text_ids)
+    return {
+        text_id: (text, metadata)
+        for text_id, text, metadata in rows.values_list("text_id", "text", "metadata")
+    }
 
 
 def card_of(row: Row) -> Card:

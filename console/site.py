@@ -23,6 +23,7 @@ def context(request: HttpRequest, actor: Actor = ANONYMOUS) -> dict[str, Any]:
     return {
         "account": "" if actor.user is None else actor.user.handle,
         "is_staff": actor.key is None and actor.user is not None and actor.user.is_staff,
+        "is_admin": actor.is_admin,
         "key_name": "" if actor.key is None else actor.key.name or actor.key.public_id,
         "theme": theme if theme in THEMES else "auto",
         "themes": THEMES.items(),

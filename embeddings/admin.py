@@ -4,21 +4,31 @@ import json
 from typing import Any
 
 import numpy as np
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Left
 from django.http import HttpRequest
 from django.template.defaultfilters import filesizeformat
+from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
 from accounts.admin import actor_of
-from common.admin import CappedPaginator, ServiceAdmin, ServiceForm
+from common.admin import CappedPaginator, CompletingFilter, KeptAdmin, ServiceAdmin, ServiceForm
 from common.errors import NotFound
-from embeddings import embedding_jobs, indexes, services
+from embeddings import embedding_jobs, indexes, reembedding, services
 from embeddings.api.index_serializers import IndexIn
-from embeddings.models import Embedding, EmbeddingJob, SearchIndex
+from embeddings.models import (
+    Embedding,
+    EmbeddingJob,
+    ImportJob,
+    Projection,
+    ProjectModel,
+    Reembedding,
+    ReembeddingState,
+    SearchIndex,
+)
 from embeddings.selectors import embedding_for
-from projects.admin import ProjectFilter
+from projects.admin import AboutProjectAdmin, ProjectAdmin, ProjectFilter
 from projects.models import Project
 
 _EXCERPT = 60
@@ -46,7 +56,7 @@ class EmbeddingAdmin(ServiceAdmin[Embedding]):
         (
             "Vector",
             {
-                "fields": ["instance", "dimensions", "norm"],
+                "fields": ["instance", "model", "dimensions", "norm"],
                 "description": "The numbers themselves are served by the API.",
             },
         ),
@@ -58,6 +68,7 @@ class EmbeddingAdmin(ServiceAdmin[Embedding]):
         "shown_text",
         "shown_metadata",
         "instance",
+        "model",
         "dimensions",
         "norm",
         "id",
@@ -95,6 +106,11 @@ class EmbeddingAdmin(ServiceAdmin[Embedding]):
     def _shape(self, row: Embedding) -> tuple[int, float]:
         shape: tuple[int, float] = row.shape  # type: ignore[attr-defined]
         return shape
+
+    def console_page(self, row: Embedding) -> str:
+        """Return the address of the text's page."""
+        project = row.project
+        return reverse("text", args=[project.owner.handle, project.handle, row.text_id])
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Embedding]:
         """Return the rows without what is large."""
@@ -159,7 +175,7 @@ class SearchIndexForm(ServiceForm[SearchIndex]):
 
 
 @admin.register(SearchIndex)
-class SearchIndexAdmin(ServiceAdmin[SearchIndex]):
+class SearchIndexAdmin(AboutProjectAdmin[SearchIndex]):
     """Indexes of projects: their state, and the settings by which they are built and searched."""
 
     form = SearchIndexForm
@@ -235,13 +251,15 @@ class SearchIndexAdmin(ServiceAdmin[SearchIndex]):
     @admin.action(description="Build again", permissions=["change"])
     def build_again(self, request: HttpRequest, rows: QuerySet[SearchIndex]) -> None:
         """Have the graphs built anew, of all the chosen or of none."""
-        for index in rows:
-            indexes.request_rebuild(
-                actor=actor_of(request),
-                owner=index.project.owner.handle,
-                handle=index.project.handle,
-            )
-        self.message_user(request, f"{len(rows)} indexes will be built again in the background.")
+        chosen = self.chosen(rows, "Build")
+        for index in chosen:
+            _build_again(request, index.project)
+            self.log_change(request, index, "Asked to be built again.")
+        _say_built_again(self, request, len(chosen))
+
+    def buttons(self, request: HttpRequest, row: SearchIndex) -> dict[str, str]:
+        """Offer to build a graph again."""
+        return {} if row.segment is None else {"build_again": "Build again"}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[SearchIndex]:
         """Return the rows with the sizes of what they describe."""
@@ -285,6 +303,34 @@ class SearchIndexAdmin(ServiceAdmin[SearchIndex]):
         return report.index
 
 
+def _build_again(request: HttpRequest, project: Project) -> None:
+    indexes.request_rebuild(
+        actor=actor_of(request), owner=project.owner.handle, handle=project.handle
+    )
+
+
+def _say_built_again(site: ServiceAdmin[Any], request: HttpRequest, number: int) -> None:
+    what = "1 index" if number == 1 else f"{number} indexes"
+    message = f"{what} will be built again in the background."
+    site.message_user(request, message, messages.SUCCESS)
+
+
+@admin.action(
+    description="Build the search indexes of selected projects again", permissions=["reindex"]
+)
+def reindex(site: ProjectAdmin, request: HttpRequest, rows: QuerySet[Project]) -> None:
+    """Have the graphs of projects built anew, of all the chosen or of none."""
+    projects = site.chosen(rows, "Choose")
+    for project in projects:
+        _build_again(request, project)
+        site.log_change(request, project, "Asked for its search index to be built again.")
+    _say_built_again(site, request, len(projects))
+
+
+# Projects know nothing of indexes.
+ProjectAdmin.actions = [*(ProjectAdmin.actions or ()), reindex]
+
+
 _JOB_FIELDS = (
     "project",
     "user",
@@ -302,7 +348,7 @@ _JOB_FIELDS = (
 
 
 @admin.register(EmbeddingJob)
-class EmbeddingJobAdmin(ServiceAdmin[EmbeddingJob]):
+class EmbeddingJobAdmin(AboutProjectAdmin[EmbeddingJob]):
     """Texts that are embedded in the background: how far they are, and what failed."""
 
     part_of_its_owner = True
@@ -324,16 +370,28 @@ class EmbeddingJobAdmin(ServiceAdmin[EmbeddingJob]):
     @admin.action(description="Cancel", permissions=["delete"])
     def cancel(self, request: HttpRequest, rows: QuerySet[EmbeddingJob]) -> None:
         """Stop the chosen jobs, all of them or none."""
-        for job in rows:
+        chosen = self.chosen(rows, "Cancel")
+        for job in chosen:
             embedding_jobs.cancel(**_where(request, job))
-        self.message_user(request, f"{len(rows)} jobs are cancelled.")
+            self.log_change(request, job, "Cancelled.")
+        what = "1 job is" if len(chosen) == 1 else f"{len(chosen)} jobs are"
+        self.message_user(request, f"{what} cancelled.", messages.SUCCESS)
 
     @admin.action(description="Try again what was not stored", permissions=["delete"])
     def retry(self, request: HttpRequest, rows: QuerySet[EmbeddingJob]) -> None:
         """Have the chosen jobs go on, all of them or none."""
-        for job in rows:
+        chosen = self.chosen(rows, "Try")
+        for job in chosen:
             embedding_jobs.retry(**_where(request, job))
-        self.message_user(request, f"{len(rows)} jobs are tried again in the background.")
+            self.log_change(request, job, "Tried again.")
+        what = "1 job is" if len(chosen) == 1 else f"{len(chosen)} jobs are"
+        self.message_user(request, f"{what} tried again in the background.", messages.SUCCESS)
+
+    def buttons(self, request: HttpRequest, row: EmbeddingJob) -> dict[str, str]:
+        """Offer what can be done with a job in this state."""
+        if row.is_active:
+            return {"cancel": "Cancel"}
+        return {"retry": "Try again what was not stored"} if row.done < row.total else {}
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         """Return False: jobs come from uploads."""
@@ -349,9 +407,137 @@ class EmbeddingJobAdmin(ServiceAdmin[EmbeddingJob]):
 
 
 def _where(request: HttpRequest, job: EmbeddingJob) -> dict[str, Any]:
-    project = job.project
-    where = {"owner": project.owner.handle, "handle": project.handle, "job_id": job.pk}
-    return {"actor": actor_of(request), **where}
+    return {**_at(request, job.project), "job_id": job.pk}
+
+
+def _at(request: HttpRequest, project: Project) -> dict[str, Any]:
+    return {
+        "actor": actor_of(request),
+        "owner": project.owner.handle,
+        "handle": project.handle,
+    }
+
+
+@admin.register(Reembedding)
+class ReembeddingAdmin(AboutProjectAdmin[Reembedding]):
+    """Changes of projects' models: how far they are. Projects' owners begin and end them."""
+
+    part_of_its_owner = True
+    list_display = [
+        "project",
+        "state",
+        "model",
+        "embedded",
+        "tokens",
+        "created_at",
+        "switched_at",
+        "last_error",
+    ]
+    list_filter = ["state", ("project", ProjectFilter)]
+    list_select_related = ["project__owner", "instance__owner", "model"]
+    ordering = ["-created_at"]
+    date_hierarchy = "created_at"
+    search_fields = ["project__handle", "project__owner__handle", "model__model"]
+    actions = ["pause", "resume"]
+    fieldsets = [
+        (
+            None,
+            {
+                "fields": ["project", "state", "last_error", "embedded", "tokens"],
+                "description": "The project's texts are embedded by another model, aside. Deleting "
+                "this deletes the vectors aside: those that are made, or after the switch the "
+                "former ones.",
+            },
+        ),
+        ("Aside", {"fields": ["instance", "model"]}),
+        ("Dates", {"fields": ["created_at", "switched_at", "updated_at"]}),
+    ]
+
+    @admin.action(description="Pause selected re-embeddings", permissions=["delete"])
+    def pause(self, request: HttpRequest, rows: QuerySet[Reembedding]) -> None:
+        """Let the chosen ones end after the piece that is under way, all or none."""
+        chosen = self.chosen(rows, "Pause")
+        for row in chosen:
+            reembedding.pause(**_at(request, row.project))
+            self.log_change(request, row, "Paused.")
+        what = "1 re-embedding is" if len(chosen) == 1 else f"{len(chosen)} re-embeddings are"
+        self.message_user(request, f"{what} paused.", messages.SUCCESS)
+
+    @admin.action(description="Resume selected re-embeddings", permissions=["delete"])
+    def resume(self, request: HttpRequest, rows: QuerySet[Reembedding]) -> None:
+        """Have the chosen ones go on, all or none."""
+        chosen = self.chosen(rows, "Resume")
+        for row in chosen:
+            reembedding.resume(**_at(request, row.project))
+            self.log_change(request, row, "Resumed.")
+        what = "1 re-embedding goes" if len(chosen) == 1 else f"{len(chosen)} re-embeddings go"
+        self.message_user(request, f"{what} on in the background.", messages.SUCCESS)
+
+    def buttons(self, request: HttpRequest, row: Reembedding) -> dict[str, str]:
+        """Offer what can be done with one in this state."""
+        if row.state == ReembeddingState.FILLING:
+            return {"pause": "Pause"}
+        may_go_on = row.state in {ReembeddingState.PAUSED, ReembeddingState.FAILED}
+        return {"resume": "Resume"} if may_go_on else {}
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """Return False: owners begin them."""
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Reembedding | None = None) -> bool:
+        """Return False: there is nothing to enter."""
+        return False
+
+    def remove(self, request: HttpRequest, row: Reembedding) -> None:
+        """Delete the vectors aside."""
+        reembedding.forget(**_at(request, row.project))
+
+
+@admin.register(ProjectModel)
+class ProjectModelAdmin(KeptAdmin[ProjectModel], AboutProjectAdmin[ProjectModel]):
+    """Which models have made embeddings of which projects."""
+
+    list_display = ["project", "model", "first_used_at"]
+    list_filter = [("project", ProjectFilter), ("model", CompletingFilter)]
+    list_select_related = ["project__owner", "model"]
+    ordering = ["-pk"]
+    date_hierarchy = "first_used_at"
+    search_fields = ["project__handle", "project__owner__handle", "model__model"]
+    fields = ["project", "model", "first_used_at"]
+
+
+@admin.register(Projection)
+class ProjectionAdmin(KeptAdmin[Projection], AboutProjectAdmin[Projection]):
+    """Maps of projects: how far they are. Editors have them drawn anew, on the map's page."""
+
+    list_display = ["project", "method", "state", "count", "made_at", "error"]
+    list_filter = ["method", "state", ("project", ProjectFilter)]
+    list_select_related = ["project__owner"]
+    ordering = ["-pk"]
+    date_hierarchy = "made_at"
+    search_fields = ["project__handle", "project__owner__handle"]
+    secret_fields = ("points", "text_ids")
+    fields = ["project", "method", "state", "progress", "error", "rows", "count", "made_at"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Projection]:
+        """Leave out where the texts lie."""
+        return super().get_queryset(request).defer("points", "text_ids")
+
+
+@admin.register(ImportJob)
+class ImportJobAdmin(KeptAdmin[ImportJob], AboutProjectAdmin[ImportJob]):
+    """Files that are stored in the background: how far they are. Editors stop and repeat them."""
+
+    list_display = ["name", "project", "state", "stored", "rejected", "user", "created_at", "error"]
+    list_filter = ["state", "format", ("project", ProjectFilter)]
+    list_select_related = ["project__owner", "user"]
+    ordering = ["-pk"]
+    date_hierarchy = "created_at"
+    search_fields = ["name", "project__handle", "project__owner__handle"]
+    fields = [
+        "name", "project", "user", "state", "format", "size", "rows", "stored", "replaced",
+        "skipped", "rejected", "warnings", "error", "created_at", "started_at", "finished_at",
+    ]  # fmt: skip
 
 
 def _shortened(text: str) -> str:

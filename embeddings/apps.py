@@ -1,5 +1,7 @@
 """Registers the app, and what it has to say before lower apps change things."""
 
+from importlib import import_module
+
 from django.apps import AppConfig
 
 
@@ -18,3 +20,4 @@ class EmbeddingsConfig(AppConfig):
         remarks.append(warnings_about)
         before_dimensions_change.append(refuse_new_dimensions)
         before_instance_change.append(refuse_other_dimensions)
+        import_module("embeddings.doctor")

@@ -7,6 +7,8 @@ from typing import Any
 import orjson
 from django.db import transaction
 
+from accounts import audit
+from accounts.audit import EMBEDDINGS, Verb
 from accounts.policy import Actor
 from common import json
 from common.database import retry_conflicts
@@ -47,6 +49,7 @@ def delete_matching(
         wait_for_uploads(project)
         lock_for_upload(project)
         removed = store.remove_matching(project.pk, condition)
+        audit.note(actor, Verb.DELETE, project, EMBEDDINGS, count=removed)
     return Changed(project, removed, removed)
 
 
@@ -83,6 +86,8 @@ def update_matching(
                 store.change_metadata(project.pk, text_ids=list(new), metadata=list(new.values()))
                 changed += len(new)
         indexes.notice_growth(project, changed)
+        if changed:
+            audit.note_override(actor, Verb.UPDATE, project, EMBEDDINGS, count=changed)
     return Changed(project, matched, changed)
 
 

@@ -18,6 +18,8 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from accounts import audit
+from accounts.audit import EMBEDDINGS, Verb
 from accounts.authentication import Credentials
 from accounts.policy import BOOTSTRAP_ADMIN, Actor, Level
 from common import bodies, jobs
@@ -45,6 +47,7 @@ _PAUSES_S = (10.0, 60.0, 300.0, 900.0)
 # Others are more urgent: they are short.
 _PRIORITY = -1
 _LONGEST_ERROR = 1_000
+_MOST_WARNINGS = 20
 # A job may be between two of its turns for a moment.
 _LOST_AFTER = timedelta(minutes=2)
 
@@ -131,6 +134,7 @@ def start(
             job.total += len(part.batch)
         job.save(update_fields=["total"])
         _ask_for_turn(job)
+        audit.note_override(actor, Verb.CREATE, project, EMBEDDINGS, count=job.total)
     return job
 
 
@@ -221,6 +225,7 @@ def retry(*, actor: Actor, owner: str, handle: str, job_id: UUID) -> EmbeddingJo
     job.items.exclude(error="").update(error="")
     job.user, job.by_admin_key = actor.user, actor.user is None
     job.state, job.failed, job.failures, job.error = JobState.WAITING, 0, 0, ""
+    job.warnings = []
     job.finished_at = None
     job.save()
     _ask_for_turn(job)
@@ -381,7 +386,13 @@ def _store(
         tokens = current.tokens
         current.tokens = None if tokens is None or made.tokens is None else tokens + made.tokens
         current.failures, current.error = 0, ""
+        current.warnings = _added(current.warnings, stored.warnings)
         current.save()
+
+
+def _added(known: list[str], warnings: list[str]) -> list[str]:
+    """Return the warnings that are known and those that are new, each once, up to a number."""
+    return list(dict.fromkeys([*known, *warnings]))[:_MOST_WARNINGS]
 
 
 def _note(items: list[EmbeddingJobItem], failures: dict[int, str]) -> None:

@@ -1,7 +1,7 @@
 """Fills projects from files: in chunks that can be run again, or all or nothing."""
 
 from collections.abc import Callable, Generator, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy.typing as npt
 from django.db import transaction
 
 from accounts.policy import Actor, Level
+from common.database import retry_conflicts
 from common.errors import Conflict, NotFound
 from embeddings import texts
 from embeddings.batches import Batch, Expected
@@ -30,6 +31,7 @@ class Outcome:
     fraction: how much of the file has been read, where that can be told.
     stopped: why the rest of the file was left out, or why nothing was stored; "" for neither.
     failed: whether that was something else than rejected rows, such as a damaged file.
+    warnings: what is odd about the vectors, each sentence once.
     """
 
     rows: int = 0
@@ -40,6 +42,21 @@ class Outcome:
     fraction: float | None = None
     stopped: str = ""
     failed: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """How far an earlier run of the same import came.
+
+    chunks: how many batches of the file are done with; outcome: what became of them.
+    keep: is told of each further batch, what became of all so far and which of its rows were
+    rejected, inside the transaction that stores it: what it raises undoes that.
+    """
+
+    chunks: int
+    outcome: Outcome
+    keep: Callable[[Outcome, list[Rejected]], object]
 
 
 class _Undo(Exception):
@@ -78,8 +95,9 @@ def import_rows(
     replacing: bool = False,
     atomic: bool = False,
     max_rejected: int | None = None,
-    on_rejected: Callable[[Rejected], object],
-    on_progress: Callable[[Outcome], object],
+    on_rejected: Callable[[Rejected], object] = lambda row: None,
+    on_progress: Callable[[Outcome], object] = lambda outcome: None,
+    checkpoint: Checkpoint | None = None,
 ) -> Outcome:
     """Store the rows of a file; each of its batches is committed by itself.
 
@@ -89,9 +107,10 @@ def import_rows(
 
     atomic: store nothing unless every row can be; up to MAXIMUM_ATOMIC_ROWS.
     max_rejected: stop when more rows than that were rejected.
+    checkpoint: where to go on, and how to remember it.
     Raises as `import_batch`, and as `embed_documents`.
     """
-    filling = _Filling(project, replacing, max_rejected, on_rejected, on_progress)
+    filling = _Filling(project, replacing, max_rejected, on_rejected, on_progress, checkpoint)
     if not atomic:
         return filling.run(read)
     try:
@@ -115,40 +134,46 @@ class _Filling:
         max_rejected: int | None,
         on_rejected: Callable[[Rejected], object],
         on_progress: Callable[[Outcome], object],
+        checkpoint: Checkpoint | None,
     ) -> None:
         self._project, self._replacing, self._max_rejected = project, replacing, max_rejected
         self._on_rejected, self._on_progress = on_rejected, on_progress
         self._seen = _Seen()
-        self.outcome = Outcome()
+        self._done = 0 if checkpoint is None else checkpoint.chunks
+        self._keep = (lambda outcome, rejected: None) if checkpoint is None else checkpoint.keep
+        self.outcome = Outcome() if checkpoint is None else replace(checkpoint.outcome)
 
     def run(self, read: Reader, *, maximum: int | None = None) -> Outcome:
-        outcome = self.outcome
         instance = self._project.instance
         expected = Expected(instance.owner.handle, instance.handle, instance.dimensions)
         chunks = read(expected)
         try:
-            for rows in chunks:
+            for number, rows in enumerate(chunks):
+                if number < self._done:
+                    # Stored already; an id that occurs once more is still told.
+                    self._seen.split(rows.batch.text_ids)
+                    continue
                 if maximum is not None and rows.batch.to_embed:
-                    outcome.stopped = (
+                    self.outcome.stopped = (
                         "All or nothing is possible only where every row has a vector: texts are "
                         "embedded and stored batch by batch."
                     )
-                    outcome.failed = True
+                    self.outcome.failed = True
                     break
                 self._store(rows)
-                self._on_progress(replace(outcome))
-                if maximum is not None and outcome.rows > maximum:
-                    outcome.stopped = f"All or nothing is possible up to {maximum} rows."
-                    outcome.failed = True
+                self._on_progress(replace(self.outcome))
+                if maximum is not None and self.outcome.rows > maximum:
+                    self.outcome.stopped = f"All or nothing is possible up to {maximum} rows."
+                    self.outcome.failed = True
                     break
-                if self._max_rejected is not None and outcome.rejected > self._max_rejected:
-                    outcome.stopped = f"More than {self._max_rejected} rows were rejected."
+                if self._max_rejected is not None and self.outcome.rejected > self._max_rejected:
+                    self.outcome.stopped = f"More than {self._max_rejected} rows were rejected."
                     break
         except Unreadable as error:
-            outcome.stopped, outcome.failed = error.detail, True
+            self.outcome.stopped, self.outcome.failed = error.detail, True
         finally:
             chunks.close()
-        return outcome
+        return self.outcome
 
     def _store(self, rows: Rows) -> None:
         batch, numbers = rows.batch, rows.numbers
@@ -158,41 +183,69 @@ class _Filling:
             Rejected(numbers[row], batch.text_ids[row], "text_id occurs earlier in the file.")
             for row in repeated
         ]
-        outcome = self.outcome
         batch = batch.part(first)
+        skipped = 0
         if batch.to_embed:
-            batch, first, refused = self._embedded(batch, first)
+            batch, first, refused, skipped = self._embedded(batch, first)
             rejected += [
                 Rejected(numbers[row], rows.batch.text_ids[row], reason)
                 for row, reason in refused.items()
             ]
-        done = import_batch(self._project, batch, replace=self._replacing)
-        rejected += [
-            Rejected(numbers[first[row]], batch.text_ids[row], reason)
-            for row, reason in done.refused.items()
-        ]
-        outcome.rows += len(numbers) + len(rows.rejected)
-        outcome.stored += done.stored
-        outcome.replaced += done.replaced
-        outcome.skipped += len(done.known)
-        outcome.rejected += len(rejected)
-        outcome.fraction = rows.fraction
-        for each in sorted(rejected, key=lambda each: each.row):
+        places = [numbers[row] for row in first]
+        self.outcome, rejected = self._kept(rows, batch, places, skipped, rejected)
+        for each in rejected:
             self._on_rejected(each)
 
-    def _embedded(self, batch: Batch, places: list[int]) -> tuple[Batch, list[int], dict[int, str]]:
+    @retry_conflicts
+    def _kept(
+        self,
+        rows: Rows,
+        batch: Batch,
+        places: list[int],
+        skipped: int,
+        rejected: list[Rejected],
+    ) -> tuple[Outcome, list[Rejected]]:
+        """Store a batch; return what became of all so far, and the rejected rows of the batch.
+
+        places: of the rows in the file. skipped, rejected: what is known of others already.
+        """
+        with transaction.atomic():
+            done = import_batch(self._project, batch, replace=self._replacing)
+            refused = [
+                Rejected(places[row], batch.text_ids[row], reason)
+                for row, reason in done.refused.items()
+            ]
+            rejected = sorted([*rejected, *refused], key=lambda each: each.row)
+            so_far = self.outcome
+            outcome = replace(
+                so_far,
+                rows=so_far.rows + len(rows.numbers) + len(rows.rejected),
+                stored=so_far.stored + done.stored,
+                replaced=so_far.replaced + done.replaced,
+                skipped=so_far.skipped + skipped + len(done.known),
+                rejected=so_far.rejected + len(rejected),
+                fraction=rows.fraction,
+                warnings=list(dict.fromkeys([*so_far.warnings, *done.warnings])),
+            )
+            self._keep(outcome, rejected)
+        return outcome, rejected
+
+    def _embedded(
+        self, batch: Batch, places: list[int]
+    ) -> tuple[Batch, list[int], dict[int, str], int]:
         """Return the rows that have a vector now, their places, and why others have none.
 
-        Texts whose id is stored already are not embedded.
+        Texts whose id is stored already are not embedded; at last comes how many those were.
         """
+        skipped = 0
         if not self._replacing:
             known = known_ids(self._project, batch.text_ids)
             new = [row for row, text_id in enumerate(batch.text_ids) if text_id not in known]
-            self.outcome.skipped += len(batch) - len(new)
+            skipped = len(batch) - len(new)
             batch, places = batch.part(new), [places[row] for row in new]
         made = texts.embedded_one_by_one(self._project.instance, batch)
         refused = {places[row]: reason for row, reason in made.refused.items()}
-        return made.batch, [places[row] for row in made.rows], refused
+        return made.batch, [places[row] for row in made.rows], refused, skipped
 
 
 class _Seen:

@@ -26,6 +26,8 @@ from django.db.models import BigIntegerField, CharField, Func, QuerySet, Value
 from django.db.models.functions import Cast, Concat
 from django.utils import timezone
 
+from accounts import audit
+from accounts.audit import Verb
 from accounts.policy import Actor, Level
 from common import jobs
 from common.errors import Conflict, FieldError, Invalid
@@ -303,7 +305,8 @@ def _let_uploads_end(project: Project) -> None:
     for _ in range(_LOOKS):
         time.sleep(_LOOK_EVERY_S)
         now = store.growing(project.pk, at_most=_MOST_COUNTED)
-        if now < before * _FAST_GROWTH or jobs.stopping.is_set():
+        # Not "<": nothing beside a graph that is built anew is no growth either.
+        if now <= before * _FAST_GROWTH or jobs.stopping.is_set():
             return
         before = now
 
@@ -469,6 +472,21 @@ def report_of(project: Project) -> Report:
     )
 
 
+def sizes() -> dict[int, int]:
+    """Return what each part takes on disk, in bytes, by segment; 0 is the growing part."""
+    return store.sizes()
+
+
+def growing_rows() -> int:
+    """Return about how many rows all projects have in the growing part."""
+    return store.growing_rows()
+
+
+def progress_of_all() -> dict[int, store.Progress]:
+    """Return how far PostgreSQL is with the indexes that are being built, by their segments."""
+    return store.progress_by_segment()
+
+
 def overview() -> list[Report]:
     """Return the states of the indexes that there are, are being built, or will be soon."""
     wanted = set(
@@ -550,6 +568,7 @@ def change_settings(*, actor: Actor, owner: str, handle: str, changes: dict[str,
         if index.target_recall != before:
             index.measured_ef_search = index.measured_recall = None
         index.save()
+        audit.note_override(actor, Verb.UPDATE, project, "search_index", fields=sorted(changes))
         is_graph_due = _is_outdated(index) or index.measured_ef_search is None
         is_other_language = index.search_language != language
         if is_other_language or (index.segment is not None and is_graph_due):
@@ -564,7 +583,18 @@ def request_rebuild(*, actor: Actor, owner: str, handle: str) -> Report:
     Raises as `project_for`, and Conflict for a project that is searched exactly.
     """
     project = project_for(actor, Level.OWNER, owner=owner, handle=handle)
-    return rebuild(project)
+    with transaction.atomic():
+        report = rebuild(project)
+        audit.note_override(actor, Verb.UPDATE, project, "search_index", what="rebuild")
+    return report
+
+
+def try_again(*, actor: Actor, owner: str, handle: str) -> None:
+    """Have an index looked after at once whose last attempt failed; the owner's to do."""
+    project = project_for(actor, Level.OWNER, owner=owner, handle=handle)
+    with transaction.atomic():
+        ask(project.pk)
+        audit.note_override(actor, Verb.UPDATE, project, "search_index", what="try again")
 
 
 def rebuild(project: Project) -> Report:

@@ -191,7 +191,7 @@ class EmbeddingJob(models.Model):
     user: whose rights it has; by_admin_key: that it has those of the configured admin key instead.
     tokens: those that the provider counted; null where it does not say.
     failures: how often in a row the provider failed. seconds_per_text: of the last pieces.
-    error: why it stopped, or what it waits for.
+    error: why it stopped, or what it waits for. warnings: what is odd about the vectors.
     """
 
     id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
@@ -208,6 +208,8 @@ class EmbeddingJob(models.Model):
     failures = models.PositiveSmallIntegerField(default=0)
     seconds_per_text = models.FloatField(null=True)
     error = models.TextField(blank=True, default="")
+    # The database's, too: a server of the former release may still add jobs.
+    warnings = models.JSONField(blank=True, default=list, db_default=[])
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
@@ -325,3 +327,169 @@ class Reembedding(models.Model):
 
     def __str__(self) -> str:
         return f"Re-embedding of {self.project}"
+
+
+class ProjectionMethod(models.TextChoices):
+    """How vectors are laid out in a plane.
+
+    PCA: along the two directions in which they differ most. UMAP: so that neighbours stay together.
+    """
+
+    PCA = "pca", "PCA"
+    UMAP = "umap", "UMAP"
+
+
+class ProjectionState(models.TextChoices):
+    """Whether a projection is being made; what was made before is shown meanwhile."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    READY = "ready"
+    FAILED = "failed"
+
+
+class Projection(models.Model):
+    """A project's vectors laid out in a plane, kept so that its map opens at once.
+
+    progress: of the one that is being made, from 0 to 1. error: why it could not be made.
+    number: grows with each that was made; 0 before the first. What follows is of that one.
+    rows: how many embeddings the project had. count: how many of them are in it.
+    fingerprint: of the data, null where there were too many to look at again. instance_id: the
+    project's instance.
+    explained: which share of the vectors' variance either axis shows; null for UMAP.
+    text_ids: a list in JSON, compressed by zstd, in the order of the ids.
+    points: float32, little-endian, two for each of the ids.
+    """
+
+    # The database has it, and deletes the row with its project (migration 0007).
+    project = models.ForeignKey(
+        Project, on_delete=models.DO_NOTHING, related_name="projections", db_constraint=False
+    )
+    method = models.CharField(max_length=10, choices=ProjectionMethod.choices)
+    state = models.CharField(
+        max_length=10, choices=ProjectionState.choices, default=ProjectionState.WAITING
+    )
+    progress = models.FloatField(default=0)
+    error = models.TextField(blank=True, default="")
+    number = models.PositiveIntegerField(default=0)
+    rows = models.PositiveIntegerField(default=0)
+    count = models.PositiveIntegerField(default=0)
+    fingerprint = models.BigIntegerField(null=True)
+    instance_id = models.BigIntegerField(null=True)
+    explained_x = models.FloatField(null=True)
+    explained_y = models.FloatField(null=True)
+    text_ids = models.BinaryField(default=bytes)
+    points = models.BinaryField(default=bytes)
+    made_at = models.DateTimeField(null=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["project", "method"], name="projection_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.get_method_display()} of {self.project}"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether another one is being made."""
+        return self.state in {ProjectionState.WAITING, ProjectionState.RUNNING}
+
+
+class ImportState(models.TextChoices):
+    """How far the import of a file is.
+
+    Draft: nobody has said yet what its columns are for. Finished: every row was dealt with, though
+    some may have been rejected. Failed: it stopped before the end.
+    """
+
+    DRAFT = "draft"
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @classmethod
+    def active(cls) -> "list[ImportState]":
+        """Return the states of imports that a worker is to do something about."""
+        return [cls.WAITING, cls.RUNNING]
+
+
+class ImportJob(models.Model):
+    """A file whose rows are stored in a project in the background.
+
+    user: who brought it, and whose rights it has.
+    name: as the file was called, for people. file: where its bytes are kept; "" once they are gone.
+    columns: what its first rows show of them; uses: what each is for, once that has been said.
+    chunk_rows: how many rows a batch has. chunks: how many batches of the file are done with.
+    rows, stored …: what became of them.
+    fraction: how much of the file has been read. failures: how often in a row a provider failed.
+    error: why it stopped, or what it waits for. warnings: what is odd about the vectors.
+    """
+
+    id = models.UUIDField(primary_key=True, default=uuid7, editable=False)
+    project = models.ForeignKey(Project, on_delete=models.CASCADE, related_name="import_jobs")
+    user = models.ForeignKey(
+        settings.AUTH_USER_MODEL, on_delete=models.SET_NULL, null=True, related_name="+"
+    )
+    name = models.CharField(max_length=255)
+    file = models.CharField(max_length=64, blank=True, default="", editable=False)
+    size = models.PositiveBigIntegerField()
+    format = models.CharField(max_length=10)
+    columns = models.JSONField(default=list, editable=False)
+    uses = models.JSONField(default=dict, editable=False)
+    replacing = models.BooleanField(default=False)
+    state = models.CharField(max_length=10, choices=ImportState.choices, default=ImportState.DRAFT)
+    chunk_rows = models.PositiveIntegerField(default=1, editable=False)
+    chunks = models.PositiveIntegerField(default=0, editable=False)
+    rows = models.PositiveIntegerField(default=0)
+    stored = models.PositiveIntegerField(default=0)
+    replaced = models.PositiveIntegerField(default=0)
+    skipped = models.PositiveIntegerField(default=0)
+    rejected = models.PositiveIntegerField(default=0)
+    fraction = models.FloatField(null=True)
+    failures = models.PositiveSmallIntegerField(default=0)
+    error = models.TextField(blank=True, default="")
+    warnings = models.JSONField(blank=True, default=list, db_default=[])
+    created_at = models.DateTimeField(auto_now_add=True)
+    started_at = models.DateTimeField(null=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        ordering = ["-id"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it is still to do something."""
+        return self.state in ImportState.active()
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether somebody has to say what its columns are for."""
+        return self.state == ImportState.DRAFT
+
+
+class ImportProblem(models.Model):
+    """A row of an imported file that could not be stored.
+
+    row: its number in the file, as spreadsheets and editors count.
+    """
+
+    job = models.ForeignKey(ImportJob, on_delete=models.CASCADE, related_name="problems")
+    row = models.PositiveIntegerField()
+    text_id = models.TextField(blank=True, default="")
+    reason = models.TextField()
+
+    class Meta:
+        ordering = ["job", "row"]
+        constraints = [
+            models.UniqueConstraint(fields=["job", "row"], name="import_problem_row_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.row}: {self.reason}"

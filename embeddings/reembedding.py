@@ -12,6 +12,7 @@ made from.
 
 import math
 import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -21,6 +22,8 @@ import structlog
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from accounts import audit
+from accounts.audit import Verb
 from accounts.policy import Actor, Level
 from common import jobs
 from common.errors import Conflict, DomainError, NotFound
@@ -28,7 +31,7 @@ from embeddings import indexes, store
 from embeddings.indexes import Busy
 from embeddings.models import ProjectModel, Reembedding, ReembeddingState, SearchIndex
 from embeddings.store import Wanted
-from llm_services.embedding import digest_of, embed_documents, is_local
+from llm_services.embedding import digest_of, embed_documents, embed_query, is_local
 from llm_services.models import Instance
 from llm_services.providers import TextRefused
 from llm_services.selectors import usable_instance
@@ -49,6 +52,8 @@ _LAST_TEXTS = 256
 _WORKING = {ReembeddingState.FILLING, ReembeddingState.SWITCHING, ReembeddingState.ROLLING_BACK}
 _LONGEST_COMPARISON_S = 7.0
 _LEAST_ALIKE = 5
+# What the audit log calls one.
+_KIND = "reembedding"
 
 log = structlog.get_logger("armarium.reembedding")
 
@@ -90,13 +95,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Alike:
-    """How far the nearest texts of one text are the same by both models.
+    """How far the nearest texts of one text, or of a question, are the same by both models.
 
+    text_id: None for a question; question: None for a stored text.
     overlap: the share of its k nearest that both find.
     """
 
-    text_id: str
+    text_id: str | None
+    question: str | None
     overlap: float
+    same_first: bool
     only_in_use: list[str]
     only_aside: list[str]
 
@@ -141,6 +149,7 @@ def start(
             reembedding = Reembedding.objects.create(
                 project=project, instance=instance, model_id=instance.embedding_model_id
             )
+            audit.note(actor, Verb.CREATE, project, _KIND, instance=str(instance))
             _ask(project.pk)
     except IntegrityError as error:
         raise Conflict(
@@ -208,6 +217,7 @@ def forget(*, actor: Actor, owner: str, handle: str) -> Report:
     with transaction.atomic():
         reembedding = _of(project, lock=True)
         report = _report(project, reembedding)
+        audit.note(actor, Verb.DELETE, project, _KIND, state=reembedding.state)
         _delete(reembedding)
     return report
 
@@ -239,6 +249,7 @@ def _move(
             _refuse_blank(project, blank)
         reembedding.state, reembedding.last_error = after, ""
         reembedding.save()
+        audit.note(actor, Verb.UPDATE, project, _KIND, state=after)
         if after in _WORKING:
             _ask(project.pk)
     return _report(project, reembedding)
@@ -279,6 +290,43 @@ def comparison_for(actor: Actor, *, owner: str, handle: str, k: int, queries: in
     Fewer are compared where it would take longer than some seconds. Raises as `report_for`, and
     Conflict while texts lack vectors.
     """
+    project, reembedding = _comparable(actor, owner, handle)
+    wanted = Wanted(limit=k, offset=0, threshold=-1.0, exact=True)
+
+    def both(text_id: str) -> Alike | None:
+        ranking = store.nearest_to_stored(project.pk, [text_id], wanted)
+        aside = store.nearest_aside(project.pk, reembedding.generation, text_id, limit=k)
+        return None if ranking is None else _alike(ranking.hits, aside, text_id=text_id)
+
+    return _compared(project, k, store.sample(project.pk, queries), both)
+
+
+def comparison_by_questions(
+    actor: Actor, *, owner: str, handle: str, k: int, questions: Sequence[str]
+) -> Comparison:
+    """Compare what both models find for questions, for editors: each model embeds them.
+
+    Raises as `comparison_for`, and as `embed_query`.
+    """
+    project, reembedding = _comparable(actor, owner, handle)
+    aside_instance = reembedding.instance
+    if aside_instance.embedding_model_id != reembedding.model_id:
+        raise Conflict(
+            f"LLM service '{aside_instance}' has another model now than the one that made the "
+            "vectors aside: questions cannot be compared with them."
+        )
+    wanted = Wanted(limit=k, offset=0, threshold=-1.0, exact=True)
+
+    def both(question: str) -> Alike | None:
+        ranking = store.nearest(project.pk, embed_query(project.instance, question), wanted)
+        vector = embed_query(aside_instance, question)
+        aside = store.nearest_aside_to(project.pk, reembedding.generation, vector, limit=k)
+        return _alike(ranking.hits, aside, question=question)
+
+    return _compared(project, k, questions, both)
+
+
+def _comparable(actor: Actor, owner: str, handle: str) -> tuple[Project, Reembedding]:
     project = project_for(actor, Level.EDITOR, owner=owner, handle=handle)
     reembedding = _of(project)
     if reembedding.state not in {ReembeddingState.READY, ReembeddingState.SWITCHED}:
@@ -286,36 +334,54 @@ def comparison_for(actor: Actor, *, owner: str, handle: str, k: int, queries: in
             f"The re-embedding of project '{project}' is {reembedding.state}; what it finds can be "
             "compared once it is ready."
         )
-    wanted = Wanted(limit=k, offset=0, threshold=-1.0, exact=True)
+    return project, reembedding
+
+
+def _alike(
+    hits: Sequence[store.Hit],
+    aside: Sequence[tuple[str, float]],
+    *,
+    text_id: str | None = None,
+    question: str | None = None,
+) -> Alike | None:
+    """Return how far two rankings have the same texts; None where one of them has none."""
+    if not hits or not aside:
+        return None
+    here, there = [hit.text_id for hit in hits], [each for each, _ in aside]
+    both = set(here) & set(there)
+    return Alike(
+        text_id,
+        question,
+        len(both) / max(len(here), len(there)),
+        here[0] == there[0],
+        [each for each in here if each not in both],
+        [each for each in there if each not in both],
+    )
+
+
+def _compared(
+    project: Project, k: int, asked: Iterable[str], compare: Callable[[str], Alike | None]
+) -> Comparison:
+    """Compare as much of what is asked as there is time for."""
     started = time.monotonic()
     found: list[Alike] = []
-    same_first = 0
-    for text_id in store.sample(project.pk, queries):
+    for each in asked:
         if time.monotonic() - started > _LONGEST_COMPARISON_S:
             break
-        ranking = store.nearest_to_stored(project.pk, [text_id], wanted)
-        aside = store.nearest_aside(project.pk, reembedding.generation, text_id, limit=k)
-        if ranking is None or not ranking.hits or not aside:
-            continue
-        here, there = [hit.text_id for hit in ranking.hits], [each for each, _ in aside]
-        both = set(here) & set(there)
-        same_first += here[0] == there[0]
-        found.append(
-            Alike(
-                text_id,
-                len(both) / max(len(here), len(there)),
-                [each for each in here if each not in both],
-                [each for each in there if each not in both],
-            )
-        )
+        alike = compare(each)
+        if alike is not None:
+            found.append(alike)
     count = len(found)
+    least_alike = sorted(
+        found, key=lambda each: (each.overlap, each.text_id or "", each.question or "")
+    )
     return Comparison(
         project,
         k,
         count,
         sum(each.overlap for each in found) / count if count else None,
-        same_first / count if count else None,
-        sorted(found, key=lambda each: (each.overlap, each.text_id))[:_LEAST_ALIKE],
+        sum(each.same_first for each in found) / count if count else None,
+        least_alike[:_LEAST_ALIKE],
     )
 
 

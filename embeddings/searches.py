@@ -8,7 +8,7 @@ from accounts.authentication import Credentials
 from accounts.policy import Actor, Level
 from common.errors import Conflict, FieldError, NotFound, TooLarge
 from common.versions import RowVersion, Stale
-from embeddings import selectors, shaping
+from embeddings import selectors, shaping, store
 from embeddings.hybrid import Asked
 from embeddings.selectors import Found, FusedFound, Wanted
 from embeddings.shaping import Fields, Question, Result, Shape, Shaped
@@ -20,6 +20,8 @@ from projects.selectors import projects_for
 
 # Seconds of the queries of a batch: a refused one may be asked twice, and answers come within ten.
 WITHIN_S = 4.0
+# Seconds of the statements of one search, also over several projects.
+ONE_WITHIN_S = 8.0
 
 
 def shaped(
@@ -33,14 +35,15 @@ def shaped(
 
     question: reads it, given the dimensions of the project's vectors; called once the actor is
     known to be allowed to search.
-    Raises as `project_for`, what `question` raises, and as `shaping.answer`.
+    Raises as `project_for`, what `question` raises, as `shaping.answer`, and TookTooLong.
     """
 
     def ask(known: Access, rests_on: Sequence[RowVersion]) -> Shaped | None:
         asked = question(known.project.instance.dimensions)
         return None if asked is None else _answers(credentials, known, [asked], rests_on)[0]
 
-    known, answer = selectors.as_reader(credentials, owner, handle, ask)
+    with store.within(ONE_WITHIN_S):
+        known, answer = selectors.as_reader(credentials, owner, handle, ask)
     return None if answer is None else (Found(known.actor, known.project, answer.ranking), answer)
 
 
@@ -64,7 +67,8 @@ def shaped_like(
             raise NotFound(selectors.missing(known.project, text_id))
         return answer
 
-    known, answer = selectors.as_reader(credentials, owner, handle, ask)
+    with store.within(ONE_WITHIN_S):
+        known, answer = selectors.as_reader(credentials, owner, handle, ask)
     return Found(known.actor, known.project, answer.ranking), answer
 
 
@@ -84,7 +88,8 @@ def batch(
         asked = questions(known.project.instance.dimensions)
         return _answers(credentials, known, asked, rests_on)
 
-    return selectors.as_reader(credentials, owner, handle, ask)
+    with store.within(ONE_WITHIN_S):
+        return selectors.as_reader(credentials, owner, handle, ask)
 
 
 def _answers(
@@ -140,17 +145,18 @@ def fused(
     shape: reads what they are to carry; called after the search. Results that were deleted since
     are left out. Raises as `matching_words`, and what `shape` raises.
     """
-    found = selectors.matching_words(
-        credentials, owner=owner, handle=handle, words=words, asked=asked, wanted=wanted
-    )
-    asked_for = shape()
-    if asked_for is None:
-        return found, None
-    project = found.project
-    shaping.check_size([(wanted, asked_for)], project.instance.dimensions, location="request")
-    results = [Result(hit.text_id, hit.similarity or 0.0) for hit in found.fused.hits]
-    carried = shaping.dressed(project.pk, results, asked_for.fields, asked_for.context)
-    return found, carried
+    with store.within(ONE_WITHIN_S):
+        found = selectors.matching_words(
+            credentials, owner=owner, handle=handle, words=words, asked=asked, wanted=wanted
+        )
+        asked_for = shape()
+        if asked_for is None:
+            return found, None
+        project = found.project
+        shaping.check_size([(wanted, asked_for)], project.instance.dimensions, location="request")
+        results = [Result(hit.text_id, hit.similarity or 0.0) for hit in found.fused.hits]
+        carried = shaping.dressed(project.pk, results, asked_for.fields, asked_for.context)
+        return found, carried
 
 
 def across(
@@ -179,11 +185,14 @@ def across(
         wanted=replace(wanted, limit=wanted.last, offset=0),
         shape=replace(shape, fields=Fields(), context=None),
     )
-    found = [
-        (project, each) for project in projects for each in shaping.answer(project, bare).results
-    ]
-    found.sort(key=lambda one: (-one[1].similarity, one[1].text_id, str(one[0])))
-    return _dressed(found[wanted.offset : wanted.last], shape)
+    with store.within(ONE_WITHIN_S):
+        found = [
+            (project, each)
+            for project in projects
+            for each in shaping.answer(project, bare).results
+        ]
+        found.sort(key=lambda one: (-one[1].similarity, one[1].text_id, str(one[0])))
+        return _dressed(found[wanted.offset : wanted.last], shape)
 
 
 def _dressed(found: Sequence[tuple[Project, Result]], shape: Shape) -> list[tuple[Project, Result]]:

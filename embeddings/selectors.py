@@ -24,7 +24,7 @@ from common.errors import (
 from common.versions import RowVersion, Stale
 from embeddings import batches, filters, hybrid, store
 from embeddings.filters import Condition, Path
-from embeddings.hybrid import Asked, Fused, Mode
+from embeddings.hybrid import Asked, Fused, FusedHit, Mode
 from embeddings.model_guard import sanity_warnings
 from embeddings.recall import Comparison, compare
 from embeddings.store import Exclusion, Facets, Hit, Plan, Ranking, Row, Wanted
@@ -176,6 +176,12 @@ def snapshot_of(project: Project, *, size: int) -> Generator[list[Row], None, No
     return store.snapshot(project.pk, size=size)
 
 
+def described(project: Project, text_ids: Sequence[str]) -> dict[str, tuple[str, bytes]]:
+    """Return text and metadata (JSON text) of some texts by id, without those not stored."""
+    found = store.describe(project.pk, text_ids, text=True, metadata=True)
+    return {text_id: (each.text, each.metadata) for text_id, each in found.items()}
+
+
 def embedding_for(actor: Actor, *, owner: str, handle: str, text_id: str) -> tuple[Project, Row]:
     """Return one embedding; raise as `project_for`, and NotFound."""
     project = project_for(actor, Level.READER, owner=owner, handle=handle)
@@ -264,20 +270,28 @@ def nearest_to_words(
     return store.nearest(project.pk, embed_query(project.instance, words), wanted, rests_on)
 
 
-def texts_like(
-    actor: Actor, *, owner: str, handle: str, words: str, wanted: Wanted
-) -> list[tuple[float, Row]]:
-    """Return the texts most similar to some words, each with its similarity, the best first.
+def texts_matching(
+    actor: Actor, *, owner: str, handle: str, words: str, asked: Asked, wanted: Wanted
+) -> list[tuple[FusedHit, Row]]:
+    """Return the texts that some words find, the best first.
 
-    Raises as `project_for` and `embed_query`.
+    With Mode.VECTOR, their score is their similarity. Raises as `project_for` and `embed_query`.
     """
     project = project_for(actor, Level.READER, owner=owner, handle=handle)
-    found = [
-        (hit.similarity, store.get(project.pk, [hit.text_id]))
-        for hit in nearest_to_words(project, words, wanted).hits
-    ]
+    if asked.mode is Mode.VECTOR:
+        ranking = nearest_to_words(project, words, wanted)
+        hits = [
+            FusedHit(hit.text_id, hit.similarity, hit.similarity, rank, None, None)
+            for rank, hit in enumerate(ranking.hits, wanted.offset + 1)
+        ]
+    else:
+        vector = None
+        if asked.mode is Mode.HYBRID:
+            vector = embed_query(project.instance, hybrid.meant(words))
+        hits = list(hybrid.search(project.pk, words, vector, asked, wanted).hits)
+    found = [(hit, store.get(project.pk, [hit.text_id])) for hit in hits]
     # Some may have been deleted meanwhile.
-    return [(similarity, row) for similarity, row in found if row is not None]
+    return [(hit, row) for hit, row in found if row is not None]
 
 
 @dataclass(frozen=True)
@@ -430,24 +444,43 @@ def recall_of(
     return project, compare(project, k=k, queries=queries, wanted=wanted)
 
 
+@dataclass(frozen=True)
+class Remark:
+    """Something that is wrong, in a sentence, and where: of an embedding, or of the project."""
+
+    project: Project
+    sentence: str
+    text_id: str | None = None
+
+
 @dataclass
 class SanityReport:
     """What is wrong with stored data.
 
-    issues: embeddings that their project would refuse today.
-    warnings: projects whose metadata nothing checks, or whose vectors are of several models.
+    wrong: embeddings that their project would refuse today.
+    odd: projects whose metadata nothing checks, or whose vectors are of several models.
     """
 
     total_projects: int = 0
-    issues: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    wrong: list[Remark] = field(default_factory=list)
+    odd: list[Remark] = field(default_factory=list)
+
+    @property
+    def issues(self) -> list[str]:
+        """Return what is wrong, in sentences."""
+        return [each.sentence for each in self.wrong]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what is odd, in sentences."""
+        return [each.sentence for each in self.odd]
 
     @property
     def status(self) -> str:
         """Return FAILED with issues, else WARNING with warnings, else PASSED."""
-        if self.issues:
+        if self.wrong:
             return "FAILED"
-        return "WARNING" if self.warnings else "PASSED"
+        return "WARNING" if self.odd else "PASSED"
 
 
 def sanity_report(actor: Actor) -> SanityReport:
@@ -462,26 +495,31 @@ def sanity_report(actor: Actor) -> SanityReport:
         report.total_projects += 1
         name = f"Project {project}"
         for text_id, found in store.of_other_dimensions(project.pk, project.instance.dimensions):
-            report.issues.append(
+            sentence = (
                 f"{name}: embedding '{text_id}' has {found} dimensions, its LLM service expects "
                 f"{project.instance.dimensions}"
             )
-        report.warnings += [f"{name}: {each}" for each in sanity_warnings(project)]
+            report.wrong.append(Remark(project, sentence, text_id))
+        report.odd += [Remark(project, f"{name}: {each}") for each in sanity_warnings(project)]
         if project.metadata_schema:
-            report.issues += [f"{name}: {problem}" for problem in _against_schema(project)]
+            report.wrong += [
+                Remark(project, f"{name}: {problem}", text_id)
+                for text_id, problem in _against_schema(project)
+            ]
         elif stored := store.count(project.pk):
-            report.warnings.append(f"{name} has {stored} embeddings but no metadata schema defined")
+            sentence = f"{name} has {stored} embeddings but no metadata schema defined"
+            report.odd.append(Remark(project, sentence))
     return report
 
 
-def _against_schema(project: Project) -> Iterator[str]:
+def _against_schema(project: Project) -> Iterator[tuple[str, str]]:
     validator = validator_for(project.metadata_schema)
     last = ""
     while rows := store.metadata_after(project.pk, last, limit=_PAGE):
         for text_id, metadata in rows:
             violations = validator.violations(orjson.loads(metadata))
             if violations:
-                yield describe(text_id, violations)
+                yield text_id, describe(text_id, violations)
         last = rows[-1][0]
 
 

@@ -11,6 +11,8 @@ from django.db import connection, transaction
 from django.db.models import Max, Model
 from psycopg import sql
 
+from accounts import audit
+from accounts.audit import EMBEDDINGS, Verb
 from accounts.models import ApiKey, User
 from accounts.policy import Actor, Level, require_admin
 from common.database import retry_conflicts
@@ -61,6 +63,7 @@ def store_batch(project: Project, batch: Batch, rests_on: Sequence[RowVersion] =
         except store.TextIdExists as error:
             raise _exists(error, batch) from error
         indexes.notice_growth(project, len(batch))
+        audit.note_override(None, Verb.CREATE, project, EMBEDDINGS, count=len(batch))
     return Stored(batch.text_ids, warnings)
 
 
@@ -137,6 +140,7 @@ def store_parts(
                 raise _exists_or_repeats(error, part, parts()) from error
             ids += batch.text_ids
         indexes.notice_growth(project, len(ids))
+        audit.note_override(None, Verb.CREATE, project, EMBEDDINGS, count=len(ids))
     return Stored(ids, warnings)
 
 
@@ -234,11 +238,21 @@ def _columns(batch: Batch, locked: Locked) -> dict[str, Any]:
 def _refused(batch: Batch, locked: Locked, *, known: set[str]) -> dict[int, str]:
     """Return which rows break the schema, and how; those of known ids do not count."""
     refused = {}
-    for row, violations in _violations(batch, locked, Budget(math.inf)):
+    for row, violations in _violations(batch, locked.metadata_schema, Budget(math.inf)):
         if batch.text_ids[row] not in known:
-            reasons = "; ".join(f"{each.field}: {each.reason}" for each in violations)
-            refused[row] = f"metadata does not match the project's schema: {reasons}"
+            refused[row] = _in_words(violations)
     return refused
+
+
+def refused_by_schema(schema: str, batch: Batch) -> dict[int, str]:
+    """Return which rows of a batch break a schema ("" for none), and how."""
+    found = _violations(batch, schema, Budget(math.inf))
+    return {row: _in_words(violations) for row, violations in found}
+
+
+def _in_words(violations: list[Violation]) -> str:
+    reasons = "; ".join(f"{each.field}: {each.reason}" for each in violations)
+    return f"metadata does not match the project's schema: {reasons}"
 
 
 def known_ids(project: Project, text_ids: Sequence[str]) -> set[str]:
@@ -276,6 +290,7 @@ def put_embedding(
         )
         row = store.get(project.pk, [text_id])
         indexes.notice_growth(project, 1)
+        audit.note_override(actor, Verb.UPDATE, project, EMBEDDINGS, count=1)
     if row is None:
         raise NotFound(missing(project, text_id))
     return created, project, row
@@ -303,6 +318,7 @@ def delete_embedding(*, actor: Actor, owner: str, handle: str, text_id: str) -> 
     lock_for_upload(project)
     if not store.remove(project.pk, spellings(text_id)):
         raise NotFound(missing(project, text_id))
+    audit.note_override(actor, Verb.DELETE, project, EMBEDDINGS, count=1)
 
 
 @transaction.atomic
@@ -310,7 +326,9 @@ def delete_all_embeddings(*, actor: Actor, owner: str, handle: str) -> int:
     """Delete every embedding of the project; return how many there were."""
     project = project_to_edit(actor, owner, handle)
     wait_for_uploads(project)
-    return store.remove_all(project.pk)
+    removed = store.remove_all(project.pk)
+    audit.note(actor, Verb.DELETE, project, EMBEDDINGS, count=removed)
+    return removed
 
 
 @transaction.atomic
@@ -337,6 +355,7 @@ def delete_everything(*, actor: Actor) -> None:
     numbered: list[type[Model]] = [User, ApiKey, Project, ProjectShare, Instance, Definition]
     for each in numbered:
         _restart_numbering(each)
+    audit.note_about_server(actor, Verb.RESET)
 
 
 def _restart_numbering(model: type[Model]) -> None:
@@ -367,7 +386,7 @@ def _check(
     place: where a row of the batch is in the request.
     """
     _check_dimensions(batch, locked, project)
-    for row, violations in _violations(batch, locked, budget or Budget()):
+    for row, violations in _violations(batch, locked.metadata_schema, budget or Budget()):
         location = f"{place(row)}.metadata"
         raise Invalid(
             describe(batch.text_ids[row], violations),
@@ -380,13 +399,11 @@ def _check(
         )
 
 
-def _violations(
-    batch: Batch, locked: Locked, budget: Budget
-) -> Iterator[tuple[int, list[Violation]]]:
+def _violations(batch: Batch, schema: str, budget: Budget) -> Iterator[tuple[int, list[Violation]]]:
     """Return the rows whose metadata breaks the schema, one by one, and how."""
-    if not locked.metadata_schema:
+    if not schema:
         return
-    validator = validator_for(locked.metadata_schema)
+    validator = validator_for(schema)
     for row, metadata in enumerate(batch.metadata):
         violations = validator.violations({} if metadata is None else metadata, budget)
         if metadata is None and not violations:

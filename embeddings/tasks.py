@@ -3,7 +3,7 @@
 from uuid import UUID
 
 from common import jobs
-from embeddings import embedding_jobs, indexes, reembedding
+from embeddings import embedding_jobs, import_jobs, indexes, projections, reembedding
 
 
 # Whoever is busy with an index may be a server process whose worker was killed: it ends soon.
@@ -48,3 +48,33 @@ def advance_reembedding(*, project_id: int) -> None:
 def sweep_reembeddings() -> None:
     """Go on with re-embeddings whose jobs have failed, and delete former vectors after a week."""
     reembedding.sweep()
+
+
+@jobs.task(projections.MAKE)
+def make_projection(*, projection_id: int) -> None:
+    """Lay a project's vectors out in a plane."""
+    projections.make(projection_id)
+
+
+@jobs.periodic("embeddings.sweep_projections", cron="* * * * *")
+def sweep_projections() -> None:
+    """Find maps that nobody works at any more."""
+    projections.sweep()
+
+
+@jobs.task(import_jobs.WORK)
+def work_import_job(*, job_id: str) -> None:
+    """Store rows of a file."""
+    import_jobs.work(UUID(job_id))
+
+
+@jobs.periodic("embeddings.sweep_import_jobs", cron="* * * * *")
+def sweep_import_jobs() -> None:
+    """Find imports that nobody works at any more."""
+    import_jobs.sweep()
+
+
+@jobs.periodic("embeddings.tidy_import_jobs", cron="23 * * * *")
+def tidy_import_jobs() -> None:
+    """Delete files that are not needed any more, and what is told of old imports."""
+    import_jobs.tidy()

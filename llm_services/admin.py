@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 
 from django import forms
 from django.contrib import admin, messages
+from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import method_decorator
 from django.views.decorators.debug import sensitive_post_parameters
@@ -11,16 +12,19 @@ from django.views.decorators.debug import sensitive_post_parameters
 from accounts.admin import NewSharesInline, ShareAdmin, SharedAdmin, SharesInline, actor_of
 from accounts.models import Role, User
 from accounts.policy import Actor
-from common.admin import ServiceAdmin, ServiceForm
+from common.admin import CappedPaginator, CompletingFilter, KeptAdmin, ServiceAdmin, ServiceForm
 from llm_services import services
 from llm_services.models import (
     ApiStandard,
     Definition,
     DefinitionShare,
+    EmbeddedText,
+    EmbeddingModel,
     Instance,
     InstanceShare,
     Service,
 )
+from llm_services.providers import Purpose
 
 S = TypeVar("S", bound=Service)
 
@@ -367,3 +371,84 @@ class InstanceShareAdmin(ShareAdmin[InstanceShare]):
         services.unshare_instance(
             actor=actor, owner=subject.owner.handle, handle=subject.handle, user=user.handle
         )
+
+
+# --- What the program keeps by itself -------------------------------------------------------------
+@admin.register(EmbeddingModel)
+class EmbeddingModelAdmin(KeptAdmin[EmbeddingModel]):
+    """Models that instances have used. Vectors of one can be compared with each other only."""
+
+    list_display = ["model", "dimensions", "api_standard", "endpoint", "instances", "first_used_at"]
+    list_filter = ["api_standard"]
+    search_fields = ["model", "endpoint"]
+    ordering = ["model", "pk"]
+    date_hierarchy = "first_used_at"
+    fields = [
+        "model",
+        "dimensions",
+        "api_standard",
+        "endpoint",
+        "instances",
+        "first_used_at",
+        "identity",
+    ]
+
+    @admin.display(description="Instances", ordering="number_of_instances")
+    def instances(self, model: EmbeddingModel) -> int:
+        """Return how many instances use it now."""
+        number: int = model.number_of_instances  # type: ignore[attr-defined]
+        return number
+
+    @admin.display(description="Fingerprint")
+    def identity(self, model: EmbeddingModel) -> str:
+        """Return what tells it from others: a hash of the other fields."""
+        return bytes(model.fingerprint).hex()
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[EmbeddingModel]:
+        """Return the rows with the numbers of their instances."""
+        return super().get_queryset(request).annotate(number_of_instances=Count("instances"))
+
+
+class PurposeFilter(admin.SimpleListFilter):
+    """What texts were embedded for; asking the table would read all of it."""
+
+    title = "purpose"
+    parameter_name = "purpose"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Return the purposes."""
+        return [(each.value, each.value.capitalize()) for each in Purpose]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        """Return the rows for the chosen purpose."""
+        return queryset.filter(purpose=self.value()) if self.value() else queryset
+
+
+@admin.register(EmbeddedText)
+class EmbeddedTextAdmin(KeptAdmin[EmbeddedText]):
+    """Vectors that are kept so that no text is embedded twice. Texts are not kept."""
+
+    list_display = ["digest", "owner", "purpose", "created_at"]
+    list_filter = [PurposeFilter, ("owner", CompletingFilter)]
+    list_select_related = ["owner"]
+    ordering = ["-pk"]
+    # Each would sort or search the whole table, and hashes are not looked for by a part.
+    sortable_by = []
+    paginator = CappedPaginator
+    show_facets = admin.ShowFacets.NEVER
+    secret_fields = ("vector",)
+    fields = ["digest", "owner", "purpose", "model_identity", "created_at"]
+
+    @admin.display(description="SHA-256 of the text")
+    def digest(self, row: EmbeddedText) -> str:
+        """Return the hash by which a text is found again."""
+        return bytes(row.text_digest).hex()
+
+    @admin.display(description="Fingerprint of the model")
+    def model_identity(self, row: EmbeddedText) -> str:
+        """Return what the embedding model has as its fingerprint."""
+        return bytes(row.fingerprint).hex()
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[EmbeddedText]:
+        """Return the rows without vectors."""
+        return super().get_queryset(request).defer("vector")

@@ -15,6 +15,7 @@ from django.conf import settings
 _VERSION = b"\x01"
 _KEY_ID = 8
 _NONCE = 12
+_CHECK = "llm_services.encryption_check"
 
 
 class CannotOpen(Exception):
@@ -23,38 +24,68 @@ class CannotOpen(Exception):
 
 def seal(secret: str, *, instance_id: int) -> bytes:
     """Return the secret encrypted for one instance under the newest encryption key."""
-    key_id, key = _ring()[0]
-    nonce = os.urandom(_NONCE)
-    sealed = AESGCM(key).encrypt(nonce, secret.encode("utf-8"), _bound_to(instance_id))
-    return _VERSION + key_id + nonce + sealed
+    return _seal(secret, _bound_to(instance_id))
 
 
 def open_sealed(sealed: bytes, *, instance_id: int) -> str:
     """Return the secret that was sealed for this instance; raise CannotOpen."""
+    return _open(sealed, _bound_to(instance_id))
+
+
+def seal_check() -> bytes:
+    """Return a known text encrypted under the newest encryption key; see `opens_check`."""
+    return _seal(_CHECK, _CHECK.encode())
+
+
+def opens_check(sealed: bytes) -> bool:
+    """Say whether one of the configured encryption keys is that of a sealed check."""
+    try:
+        return _open(sealed, _CHECK.encode()) == _CHECK
+    except CannotOpen:
+        return False
+
+
+def is_newest(sealed: bytes) -> bool:
+    """Say whether something was sealed under the newest encryption key."""
+    return key_id_of(sealed) == _ring()[0][0]
+
+
+def key_id_of(sealed: bytes) -> bytes:
+    """Return which encryption key sealed something: 8 bytes that tell nothing about the key."""
+    return sealed[1 : 1 + _KEY_ID]
+
+
+def _seal(secret: str, bound_to: bytes) -> bytes:
+    key_id, key = _ring()[0]
+    nonce = os.urandom(_NONCE)
+    return _VERSION + key_id + nonce + AESGCM(key).encrypt(nonce, secret.encode("utf-8"), bound_to)
+
+
+def _open(sealed: bytes, bound_to: bytes) -> str:
     if sealed[:1] != _VERSION:
         raise CannotOpen("The stored provider key has an unknown format.")
-    key_id, rest = sealed[1 : 1 + _KEY_ID], sealed[1 + _KEY_ID :]
-    key = dict(_ring()).get(key_id)
+    rest = sealed[1 + _KEY_ID :]
+    key = dict(_ring()).get(key_id_of(sealed))
     if key is None:
         raise CannotOpen(
             "The stored provider key was encrypted with an encryption key that is not configured; "
             "add it to ARMARIUM_PREVIOUS_ENCRYPTION_KEYS."
         )
     try:
-        opened = AESGCM(key).decrypt(rest[:_NONCE], rest[_NONCE:], _bound_to(instance_id))
+        opened = AESGCM(key).decrypt(rest[:_NONCE], rest[_NONCE:], bound_to)
     except (InvalidTag, ValueError) as error:
         raise CannotOpen("The stored provider key was altered or belongs elsewhere.") from error
     return opened.decode("utf-8")
 
 
+def is_sealed_by_newest(sealed: bytes) -> bool:
+    """Say whether a sealed key could be opened without the previous encryption keys."""
+    return sealed[1 : 1 + _KEY_ID] == _ring()[0][0]
+
+
 def key_ids() -> list[str]:
-    """Return what the configured encryption keys are called, the newest first; no secrets."""
+    """Return what identifies the configured encryption keys, the newest first; tells nothing."""
     return [key_id.hex() for key_id, _ in _ring()]
-
-
-def key_id_of(sealed: bytes) -> str:
-    """Return what the encryption key of a sealed key is called, as `key_ids` does."""
-    return sealed[1 : 1 + _KEY_ID].hex()
 
 
 def _ring() -> list[tuple[bytes, bytes]]:

@@ -32,8 +32,8 @@ from llm_services.providers import (
 )
 from llm_services.services import api_key_of
 
-# Texts that a provider gets at once. What it returns is kept as it comes; the vectors of a model in
-# this process are kept piece by piece.
+# Texts that are looked after together: four of the largest requests of most providers. What comes
+# is kept as it comes.
 _PIECE = 512
 _SWEPT_AT_ONCE = 5_000
 _SENTENCE = "Does this model answer?"
@@ -80,14 +80,18 @@ def embed_documents(instance: Instance, texts: Sequence[str]) -> Embedded:
     first: dict[str, int] = {}
     for index, text in enumerate(texts):
         first.setdefault(text, index)
-    known = cache.find(list(first))
-    missing = [text for text in first if text not in known]
+    wanted = list(first)
+    known = cache.find(wanted)
     tokens: int | None = 0
-    for start in range(0, len(missing), _PIECE):
-        piece = missing[start : start + _PIECE]
+    for start in range(0, len(wanted), _PIECE):
+        piece = wanted[start : start + _PIECE]
+        held = {number for number, text in enumerate(piece) if text in known}
+        if len(held) == len(piece):
+            continue
+        lots = provider_of(instance).parts(piece, purpose=Purpose.DOCUMENT, known=held)
         try:
-            for number, made in provider_of(instance).parts(piece, purpose=Purpose.DOCUMENT):
-                lot = piece[number : number + len(made.vectors)]
+            for numbers, made in lots:
+                lot = [piece[number] for number in numbers]
                 # At once: what has come is not asked for again, even if this process is killed.
                 cache.keep(lot, made.vectors)
                 known.update(zip(lot, made.vectors, strict=True))

@@ -11,6 +11,7 @@ from django.db.models.functions import Lower
 
 from accounts.models import Owned, Share
 from common.handles import SYSTEM
+from llm_services import crypto
 
 # pgvector's own limit for the type `vector`.
 MAXIMUM_DIMENSIONS = 16_000
@@ -226,3 +227,19 @@ class EmbeddedText(models.Model):
 
     def __str__(self) -> str:
         return bytes(self.text_digest).hex()
+
+
+class EncryptionCheck(models.Model):
+    """What tells whether the configured encryption keys are those of this database; one row."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1, editable=False)
+    sealed = models.BinaryField(editable=False)
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=models.Q(id=1), name="one_encryption_check")
+        ]
+
+    def __str__(self) -> str:
+        return crypto.key_id_of(bytes(self.sealed)).hex()

@@ -1,5 +1,6 @@
 """Makes, changes, shares and deletes API standards, definitions and instances."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 from urllib.parse import SplitResult, urlsplit
@@ -7,6 +8,8 @@ from urllib.parse import SplitResult, urlsplit
 from django.db import IntegrityError, transaction
 from django.db.models import ProtectedError, RestrictedError
 
+from accounts import audit
+from accounts.audit import Verb
 from accounts.models import Role, Share, User
 from accounts.policy import Actor, Level, require_account, require_admin
 from accounts.selectors import user_named
@@ -14,6 +17,7 @@ from common.errors import Conflict, FieldError, Forbidden, Invalid, NotFound
 from common.handles import RESERVED_SERVICES, check_handle
 from llm_services import crypto
 from llm_services.models import (
+    BUILTIN_HANDLE,
     MAXIMUM_DIMENSIONS,
     ApiStandard,
     Definition,
@@ -32,6 +36,7 @@ _DEFINED = ("endpoint", "description", "api_standard", "model", "dimensions", "c
 _REQUIRED = ("endpoint", "api_standard", "model", "dimensions")
 _DEFAULTS: dict[str, Any] = {"description": "", "context_limit": None, "is_public": False}
 _KEYLESS = {KeyMethod.NONE, KeyMethod.AUTH_BEARER}
+_BUILTIN_ENDPOINT = re.compile(rf"{BUILTIN_HANDLE}:[A-Za-z0-9._-]{{1,100}}")
 # The names under which clients send a provider's key.
 KEY_FIELDS = ("api_key_encrypted", "api_key")
 
@@ -47,6 +52,7 @@ def create_standard(*, actor: Actor, handle: str, values: Mapping[str, Any]) -> 
     standard = ApiStandard(handle=handle)
     _fill_standard(standard, {"description": "", "key_field": "", **values})
     _insert(standard, f"API standard '{handle}' already exists.")
+    audit.note(actor, Verb.CREATE, standard)
     return standard
 
 
@@ -61,6 +67,7 @@ def replace_standard(
         return create_standard(actor=actor, handle=handle, values=values), True
     _fill_standard(standard, {"description": "", "key_field": "", **values})
     standard.save()
+    audit.note(actor, Verb.UPDATE, standard, fields=sorted(values))
     return standard, False
 
 
@@ -73,6 +80,7 @@ def update_standard(*, actor: Actor, handle: str, changes: Mapping[str, Any]) ->
         raise NotFound(f"API standard '{handle[:40]}' does not exist.")
     _fill_standard(standard, changes)
     standard.save()
+    audit.note(actor, Verb.UPDATE, standard, fields=sorted(changes))
     return standard
 
 
@@ -81,6 +89,7 @@ def delete_standard(*, actor: Actor, handle: str) -> None:
     """Delete an API standard; raise Conflict while a definition or instance refers to it."""
     require_admin(actor)
     standard = standard_named(handle)
+    audit.note(actor, Verb.DELETE, standard)
     try:
         with transaction.atomic():
             standard.delete()
@@ -117,6 +126,7 @@ def create_definition(
     definition = Definition(owner=user, handle=handle)
     _fill(definition, {**_DEFAULTS, **values}, required=True)
     _insert(definition, f"LLM service definition '{definition}' already exists.")
+    audit.note(actor, Verb.CREATE, definition)
     return definition_for(actor, Level.OWNER, owner=owner, handle=handle)
 
 
@@ -132,6 +142,7 @@ def replace_definition(
         return created, True
     _fill(definition, {**_DEFAULTS, **values}, required=True)
     definition.save()
+    audit.note(actor, Verb.UPDATE, definition, fields=_fields(values))
     return definition_for(actor, Level.OWNER, owner=owner, handle=handle), False
 
 
@@ -145,13 +156,16 @@ def update_definition(
     if definition is not None:
         _fill(definition, changes)
         definition.save()
+        audit.note(actor, Verb.UPDATE, definition, fields=_fields(changes))
     return definition_for(actor, Level.OWNER, owner=owner, handle=handle)
 
 
 @transaction.atomic
 def delete_definition(*, actor: Actor, owner: str, handle: str) -> None:
     """Delete a definition; its instances stay and forget where they came from."""
-    definition_for(actor, Level.OWNER, owner=owner, handle=handle).delete()
+    definition = definition_for(actor, Level.OWNER, owner=owner, handle=handle)
+    audit.note(actor, Verb.DELETE, definition)
+    definition.delete()
 
 
 # --- Instances ------------------------------------------------------------------------------------
@@ -181,7 +195,8 @@ def create_instance(
     instance = Instance(owner=user, handle=handle, definition=definition)
     _fill(instance, {**_DEFAULTS, **_copied(definition), **values}, required=True)
     _insert(instance, f"LLM service '{instance}' already exists.")
-    _store_key(instance, _given_key(values))
+    audit.note(actor, Verb.CREATE, instance)
+    _store_key(actor, instance, _given_key(values))
     return instance_for(actor, Level.OWNER, owner=owner, handle=handle)
 
 
@@ -204,7 +219,8 @@ def replace_instance(
     instance.definition = definition
     _fill(instance, {**_DEFAULTS, **_copied(definition), **values}, required=True)
     instance.save()
-    _store_key(instance, _given_key(values), before=before)
+    audit.note(actor, Verb.UPDATE, instance, fields=_fields(values))
+    _store_key(actor, instance, _given_key(values), before=before)
     return instance_for(actor, Level.OWNER, owner=owner, handle=handle), False
 
 
@@ -223,7 +239,9 @@ def update_instance(
             instance.definition = definition
         _fill(instance, {**_copied(definition), **changes})
         instance.save()
-        _store_key(instance, _given_key(changes), before=before)
+        if fields := _fields(changes):
+            audit.note(actor, Verb.UPDATE, instance, fields=fields)
+        _store_key(actor, instance, _given_key(changes), before=before)
     return instance_for(actor, Level.OWNER, owner=owner, handle=handle)
 
 
@@ -232,6 +250,7 @@ def delete_instance(*, actor: Actor, owner: str, handle: str) -> None:
     """Delete an instance and the grants on it; raise Conflict while projects use it."""
     instance = instance_for(actor, Level.OWNER, owner=owner, handle=handle)
     _refuse_builtin(instance)
+    audit.note(actor, Verb.DELETE, instance)
     try:
         with transaction.atomic():
             instance.delete()
@@ -258,7 +277,7 @@ def share_instance(*, actor: Actor, owner: str, handle: str, user: str, role: Ro
     """Let an account use the instance, replacing any role it had; return the instance."""
     instance = instance_for(actor, Level.OWNER, owner=owner, handle=handle)
     _refuse_builtin(instance)
-    _grant(InstanceShare, instance, user, role)
+    _grant(actor, InstanceShare, instance, user, role)
     return instance
 
 
@@ -266,7 +285,7 @@ def share_instance(*, actor: Actor, owner: str, handle: str, user: str, role: Ro
 def unshare_instance(*, actor: Actor, owner: str, handle: str, user: str) -> Instance:
     """Take a grant back; raise NotFound where there was none. Projects keep their instance."""
     instance = instance_for(actor, Level.OWNER, owner=owner, handle=handle)
-    _revoke(InstanceShare, instance, user)
+    _revoke(actor, InstanceShare, instance, user)
     return instance
 
 
@@ -274,7 +293,7 @@ def unshare_instance(*, actor: Actor, owner: str, handle: str, user: str) -> Ins
 def share_definition(*, actor: Actor, owner: str, handle: str, user: str) -> Definition:
     """Let an account read the definition; return the definition."""
     definition = definition_for(actor, Level.OWNER, owner=owner, handle=handle)
-    _grant(DefinitionShare, definition, user, Role.READER)
+    _grant(actor, DefinitionShare, definition, user, Role.READER)
     return definition
 
 
@@ -282,7 +301,7 @@ def share_definition(*, actor: Actor, owner: str, handle: str, user: str) -> Def
 def unshare_definition(*, actor: Actor, owner: str, handle: str, user: str) -> Definition:
     """Take a grant back; raise NotFound where there was none."""
     definition = definition_for(actor, Level.OWNER, owner=owner, handle=handle)
-    _revoke(DefinitionShare, definition, user)
+    _revoke(actor, DefinitionShare, definition, user)
     return definition
 
 
@@ -299,17 +318,21 @@ def grantee(owner: User, handle: str) -> User:
     return user
 
 
-def _grant(shares: type[Share], subject: Definition | Instance, handle: str, role: Role) -> None:
+def _grant(
+    actor: Actor, shares: type[Share], subject: Definition | Instance, handle: str, role: Role
+) -> None:
     cast("Any", shares)._default_manager.update_or_create(
         subject=subject, user=grantee(subject.owner, handle), defaults={"role": role}
     )
+    audit.note(actor, Verb.SHARE, subject, user=handle, role=role)
 
 
-def _revoke(shares: type[Share], subject: Definition | Instance, handle: str) -> None:
+def _revoke(actor: Actor, shares: type[Share], subject: Definition | Instance, handle: str) -> None:
     rows = cast("Any", shares)._default_manager.filter(subject=subject, user__handle=handle)
     deleted, _ = rows.delete()
     if not deleted:
         raise NotFound(f"'{subject}' is not shared with '{handle[:40]}'.")
+    audit.note(actor, Verb.UNSHARE, subject, user=handle)
 
 
 # --- Filling --------------------------------------------------------------------------------------
@@ -352,10 +375,11 @@ def _fill(
         messages = [FieldError(f"body.{name}", f"{name} is required.") for name in missing]
         hint = " or name a definition" if isinstance(service, Instance) and required else ""
         raise Invalid(f"Give {', '.join(missing)}{hint}.", errors=messages)
-    if "endpoint" in values:
-        service.endpoint = _checked_endpoint(values["endpoint"])
     if "api_standard" in values:
         service.api_standard = _checked_standard(values["api_standard"])
+    if "endpoint" in values or "api_standard" in values:
+        endpoint = values.get("endpoint", service.endpoint)
+        service.endpoint = _checked_endpoint(endpoint, service.api_standard)
     if "dimensions" in values:
         _change_dimensions(service, values["dimensions"])
     for name in ("description", "model", "context_limit", "is_public"):
@@ -384,9 +408,14 @@ def _checked_standard(standard: ApiStandard | str) -> ApiStandard:
     return found
 
 
-def _checked_endpoint(endpoint: str) -> str:
-    """Return the endpoint if it is a web address; whether it may be called is asked at the call."""
+def _checked_endpoint(endpoint: str, standard: ApiStandard) -> str:
+    """Return the endpoint if it is a web address; whether it may be called is asked at the call.
+
+    That of a model in this process is no address but its name.
+    """
     problem = ""
+    if standard.handle == BUILTIN_HANDLE and _BUILTIN_ENDPOINT.fullmatch(endpoint):
+        return endpoint
     try:
         parts = urlsplit(endpoint)
         if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
@@ -412,15 +441,25 @@ def _given_key(values: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _store_key(instance: Instance, key: str | None, *, before: SplitResult | None = None) -> None:
+def _fields(values: Mapping[str, Any]) -> list[str]:
+    """Return what the audit log says of a change; provider keys have entries of their own."""
+    return sorted(set(values) - set(KEY_FIELDS))
+
+
+def _store_key(
+    actor: Actor, instance: Instance, key: str | None, *, before: SplitResult | None = None
+) -> None:
     if key is None:
         after = urlsplit(instance.endpoint)
         if before is None or _server(before) == _server(after) or not instance.has_api_key:
             return
         # A key that was given for one server must not be sent to another.
         key = ""
+    had_key = instance.has_api_key
     instance.sealed_key = crypto.seal(key, instance_id=instance.pk) if key else b""
     instance.save(update_fields=["sealed_key", "updated_at"])
+    if key or had_key:
+        audit.note(actor, Verb.SET_SECRET if key else Verb.ERASE_SECRET, instance)
 
 
 def _server(endpoint: SplitResult) -> tuple[str, str | None, int | None]:

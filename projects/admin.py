@@ -2,25 +2,37 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.utils import model_ngettext
+from django.db import transaction
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
 from accounts.admin import NewSharesInline, ShareAdmin, SharedAdmin, SharesInline, actor_of
 from accounts.models import Role, User
 from accounts.policy import Actor
-from common.admin import CompletingFilter, Completion, ServiceForm, Verbatim
+from common.admin import (
+    CompletingFilter,
+    Completion,
+    ServiceAdmin,
+    ServiceForm,
+    Verbatim,
+    may,
+    may_view,
+)
+from common.errors import DomainError
 from projects import services
 from projects.api.own_serializers import OwnProjectIn
 from projects.models import Project, ProjectShare
 from projects.selectors import count_embeddings, grouped_in
 from projects.services import OnResources
+
+M = TypeVar("M", bound=Model)
 
 # How a field asks for the names of one owner's projects only.
 _OWNER = "of_owner"
@@ -47,8 +59,22 @@ class ProjectOf(forms.ModelChoiceField[Project]):
         )
 
 
+class AboutProjectAdmin(ServiceAdmin[M]):
+    """What belongs to a project and is seen on its pages in the console."""
+
+    def console_page(self, row: M) -> str | None:
+        """Return the address of the project's page."""
+        project: Project = row.project  # type: ignore[attr-defined]
+        return page_of(project)
+
+
+def page_of(project: Project) -> str:
+    """Return the address of a project's page in the console."""
+    return reverse("overview", args=[project.owner.handle, project.handle])
+
+
 class ProjectForm(ServiceForm[Project]):
-    """A project; `new_owner` is not a column but what to do with it."""
+    """A project."""
 
     shape = OwnProjectIn
 
@@ -57,13 +83,15 @@ class ProjectForm(ServiceForm[Project]):
         help_text="A JSON Schema (draft 7 or later) that checks the metadata of what is uploaded "
         "from now on. Empty: anything goes.",
     )
+
+
+class TransferForm(forms.Form):
+    """Asks who gets projects."""
+
     new_owner = forms.ModelChoiceField(
         User.objects.all(),
-        required=False,
         widget=Completion(Project._meta.get_field("owner"), admin.site),
-        label="Transfer to",
-        help_text="The old owner loses all access; grants to others stay, keys that were made for "
-        "this project only are deleted.",
+        label="New owner",
     )
 
 
@@ -136,7 +164,7 @@ class ProjectAdmin(SharedAdmin[Project]):
         "is_default",
         "created_at",
     ]
-    list_filter = ["public_read", "is_default"]
+    list_filter = ["public_read", "is_default", ("owner", CompletingFilter), "created_at"]
     list_select_related = ["owner", "instance__owner"]
     search_fields = ["handle", "name", "owner__handle"]
     ordering = ["owner__handle", "handle"]
@@ -148,9 +176,9 @@ class ProjectAdmin(SharedAdmin[Project]):
         "instance_owner": "instance",
         "instance_id": "instance",
         "metadataScheme": "metadata_schema",
-        "new_owner_handle": "new_owner",
     }
     inlines = [ProjectSharesInline, NewProjectSharesInline]
+    actions = ["make_public", "make_private", "transfer"]
     new_shares = NewProjectSharesInline
     add_fieldsets = [
         (
@@ -184,7 +212,6 @@ class ProjectAdmin(SharedAdmin[Project]):
             },
         ),
         ("Metadata", {"fields": ["metadata", "metadata_schema"]}),
-        ("Ownership", {"fields": ["new_owner"], "classes": ["collapse"]}),
         ("Identity", {"fields": ["id", "uuid", "is_default", "created_at", "updated_at"]}),
     ]
     _kept = (
@@ -210,7 +237,7 @@ class ProjectAdmin(SharedAdmin[Project]):
     @admin.display(description="Search index")
     def how_searched(self, project: Project) -> str:
         """Return a link to the state and the settings of the project's index."""
-        model: Any = Project._meta.get_field("search_index").related_model
+        model: Any = _related("search_index")
         state = model.objects.filter(project=project).values_list("state", flat=True).first()
         page = f"admin:{model._meta.app_label}_{model._meta.model_name}_change"
         return format_html(
@@ -229,13 +256,31 @@ class ProjectAdmin(SharedAdmin[Project]):
             ),
         )
 
+    def console_page(self, row: Project) -> str:
+        """Return the address of the project's page."""
+        return page_of(row)
+
+    def buttons(self, request: HttpRequest, row: Project) -> dict[str, str]:
+        """Offer to make it public or private, and to give it to somebody else."""
+        wanted = {"make_private": "Make private"} if row.public_read else {}
+        if not row.public_read:
+            wanted["make_public"] = "Make public…"
+        if not row.is_default:
+            wanted["transfer"] = "Transfer…"
+        return wanted
+
     def get_fieldsets(self, request: HttpRequest, obj: Project | None = None) -> Any:
-        """Return the fields of a new or a stored project."""
+        """Return the fields of a new or a stored project, without what others count and show."""
         if obj is None:
             return self.add_fieldsets
-        if not obj.is_default and self.has_change_permission(request, obj):
-            return self.fieldsets
-        return [each for each in self.fieldsets or [] if each[0] != "Ownership"]
+        shows = {
+            "embeddings": may_view(request, _related("embeddings")),
+            "how_searched": may_view(request, _related("search_index")),
+            "grouped": all(may_view(request, model) for model in grouped_in([obj])),
+        }
+        (_, about), *others = self.fieldsets or []
+        fields = [name for name in about["fields"] if shows.get(str(name), True)]
+        return [(None, {**about, "fields": fields}), *others]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Project | None = None) -> list[str]:
         """Keep what addresses a project, and what no service changes."""
@@ -274,17 +319,11 @@ class ProjectAdmin(SharedAdmin[Project]):
         return _describe(request, project, form.changes())
 
     def change(self, request: HttpRequest, row: Project, form: Any) -> Project:
-        """Change the project, and then give it to its new owner if there is one."""
+        """Change the project."""
         actor, owner, changes = actor_of(request), row.owner.handle, form.changes()
-        new_owner = changes.pop("new_owner", None)
         if values := _as_the_api_says(changes):
             services.update_project(actor=actor, owner=owner, handle=row.handle, changes=values)
-        _describe(request, row, changes)
-        if new_owner is not None:
-            services.transfer_project(
-                actor=actor, owner=owner, handle=row.handle, new_owner=new_owner.handle
-            )
-        return row
+        return _describe(request, row, changes)
 
     def remove(self, request: HttpRequest, row: Project) -> None:
         """Delete the project with its embeddings, and do as chosen with what it groups."""
@@ -295,6 +334,90 @@ class ProjectAdmin(SharedAdmin[Project]):
             handle=row.handle,
             on_resources=deletion.chosen(),
         )
+
+    # --- Actions ----------------------------------------------------------------------------------
+    @admin.action(description="Make selected projects public", permissions=["change"])
+    def make_public(self, request: HttpRequest, queryset: QuerySet[Project]) -> HttpResponse | None:
+        """Say what it means and ask; then let everybody read the projects, all or none."""
+        projects = self.chosen(queryset, "Change")
+        if "post" in request.POST:
+            self._publish(request, projects, public=True)
+            return None
+        return self.ask(
+            request,
+            action="make_public",
+            title="Make projects public",
+            question="Anybody who reaches this server can read and search these projects, without "
+            "an account or a key.",
+            yes="Make public",
+            rows={project.pk: str(project) for project in projects},
+        )
+
+    @admin.action(description="Make selected projects private", permissions=["change"])
+    def make_private(self, request: HttpRequest, queryset: QuerySet[Project]) -> None:
+        """Leave the projects to their owners and those they are shared with, all or none."""
+        self._publish(request, self.chosen(queryset, "Change"), public=False)
+
+    def _publish(self, request: HttpRequest, projects: list[Project], *, public: bool) -> None:
+        state = "public" if public else "private"
+        changing = [project for project in projects if project.public_read != public]
+        for project in changing:
+            services.update_project(
+                actor=actor_of(request),
+                owner=project.owner.handle,
+                handle=project.handle,
+                changes={"public_read": public},
+            )
+            self.log_change(request, project, f"Made {state}.")
+        made = f"{_counted(Project, len(changing))} made {state}."
+        self.message_user(request, made, messages.SUCCESS)
+
+    @admin.action(description="Transfer selected projects", permissions=["change"])
+    def transfer(self, request: HttpRequest, queryset: QuerySet[Project]) -> HttpResponse | None:
+        """Name the projects and ask who gets them; then give them away, all or none."""
+        projects = self.chosen(queryset, "Transfer")
+        form = TransferForm(request.POST if "post" in request.POST else None)
+        if form.is_valid():
+            new_owner: User = form.cleaned_data["new_owner"]
+            try:
+                with transaction.atomic():
+                    self._transfer(request, projects, new_owner)
+            except DomainError as refusal:
+                form.add_error("new_owner", refusal.detail)
+            else:
+                transferred = f"{_counted(Project, len(projects))} transferred to {new_owner}."
+                self.message_user(request, transferred, messages.SUCCESS)
+                return None
+        return self.ask(
+            request,
+            action="transfer",
+            title="Transfer projects",
+            question="The old owners lose all access. Grants to others stay; keys that were made "
+            "for one of these projects only are deleted. All of them are transferred, or none.",
+            yes="Transfer",
+            rows={project.pk: str(project) for project in projects},
+            form=form,
+        )
+
+    def _transfer(self, request: HttpRequest, projects: list[Project], new_owner: User) -> None:
+        for project in projects:
+            services.transfer_project(
+                actor=actor_of(request),
+                owner=project.owner.handle,
+                handle=project.handle,
+                new_owner=new_owner.handle,
+            )
+            self.log_change(request, project, f"Transferred from {project.owner} to {new_owner}.")
+
+    def has_reindex_permission(self, request: HttpRequest) -> bool:
+        """Tell whether whoever asks may change indexes, for an action that `embeddings` adds."""
+        return may(request, "change", _related("search_index"))
+
+
+def _related(name: str) -> type[Model]:
+    """Return the model of what refers to projects, which is in an app that knows this one."""
+    model: Any = Project._meta.get_field(name).related_model
+    return model  # type: ignore[no-any-return]
 
 
 def _list_of(model: type[Model]) -> str:
@@ -331,6 +454,10 @@ def _describe(request: HttpRequest, project: Project, given: dict[str, Any]) -> 
 @admin.register(ProjectShare)
 class ProjectShareAdmin(ShareAdmin[ProjectShare]):
     """Grants on projects."""
+
+    def console_page(self, row: ProjectShare) -> str:
+        """Return the address of the project's page."""
+        return page_of(row.subject)
 
     def grant(self, actor: Actor, subject: Project, user: User, role: Role) -> None:
         """Give a role on the project."""

@@ -12,7 +12,8 @@ from django.db.models import BigIntegerField, Func, Model, Q, QuerySet, Value
 from django.db.models.functions import Lower
 from django.db.models.lookups import Exact
 
-from accounts.models import User
+from accounts import audit
+from accounts.models import AuditEntry, User
 from accounts.policy import (
     Actor,
     Level,
@@ -27,6 +28,7 @@ from accounts.policy import (
 from accounts.selectors import user_named
 from common.errors import FieldError, NotFound, ProjectNotFound
 from common.versions import RowVersion, Stale, as_parameters, unchanged
+from llm_services.models import Instance
 from projects.default_project import default_project_of, ensure_default_project
 from projects.models import Project, ProjectShare
 
@@ -49,6 +51,14 @@ def project_for(actor: Actor, needed: Level, *, owner: str, handle: str) -> Proj
     return fetch(
         actor, needed, readable(), described(owner, handle), owner__handle=owner, handle=handle
     )
+
+
+def audit_log_of(project: Project, wanted: audit.Wanted) -> QuerySet[AuditEntry]:
+    """Return what was changed about a project that the caller owns, the newest first.
+
+    Numbers of projects may come again on a server that was emptied; times do not.
+    """
+    return audit.entries(wanted).filter(project_id=project.pk, at__gte=project.created_at)
 
 
 def projects_for(actor: Actor, needed: Level, names: Sequence[tuple[str, str]]) -> list[Project]:
@@ -97,6 +107,17 @@ def public_projects(actor: Actor) -> QuerySet[Project]:
 
 def _shared_with(actor: Actor) -> Any:
     return ProjectShare.objects.filter(user=actor.user).values("subject")
+
+
+def projects_on(actor: Actor, instance: Instance) -> QuerySet[Project]:
+    """Return the projects on an instance that the actor may read, by address."""
+    rows = readable().filter(instance=instance)
+    return scope(actor, Level.READER, rows).order_by("owner__handle", "handle")
+
+
+def count_projects_on(instance: Instance) -> int:
+    """Return how many projects there are on an instance, whoever may read them."""
+    return Project.objects.filter(instance=instance).count()
 
 
 # --- What the Projects API shows: what an account owns --------------------------------------------

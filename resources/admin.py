@@ -12,7 +12,6 @@ from django.db.models import QuerySet
 from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.defaultfilters import filesizeformat
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.formats import date_format
 from django.views.decorators.http import require_safe
@@ -20,15 +19,13 @@ from django.views.decorators.http import require_safe
 from accounts.admin import actor_of
 from accounts.models import User
 from common.admin import (
-    MAXIMUM_CHOSEN,
     CompletingFilter,
     JsonText,
-    ServiceAdmin,
     ServiceForm,
     Verbatim,
 )
 from common.errors import Conflict
-from projects.admin import ProjectFilter, ProjectOf
+from projects.admin import AboutProjectAdmin, ProjectFilter, ProjectOf
 from projects.models import Project
 from resources import services
 from resources.api.serializers import AgentIn, EndUserIn, FileChangeIn
@@ -64,7 +61,7 @@ class MoveForm(forms.Form):
         self.fields["project"] = ProjectOf(owner)
 
 
-class ResourceAdmin(ServiceAdmin[R]):
+class ResourceAdmin(AboutProjectAdmin[R]):
     """Lists that agents, end users and files share. Owners follow from projects."""
 
     list_filter = [("project", ProjectFilter), ("owner", CompletingFilter)]
@@ -135,11 +132,7 @@ class ResourceAdmin(ServiceAdmin[R]):
     )
     def move(self, request: HttpRequest, queryset: QuerySet[R]) -> HttpResponse | None:
         """Name the rows and ask for a project; then move them, all or none."""
-        rows = list(queryset[: MAXIMUM_CHOSEN + 1])
-        if len(rows) > MAXIMUM_CHOSEN:
-            raise Conflict(
-                f"Move at most {MAXIMUM_CHOSEN} {self.opts.verbose_name_plural} at once."
-            )
+        rows = self.chosen(queryset, "Move")
         owners = {row.owner for row in rows}
         if not owners:
             raise Conflict(f"These {self.opts.verbose_name_plural} are not there any more.")
@@ -150,15 +143,15 @@ class ResourceAdmin(ServiceAdmin[R]):
         if form.is_valid():
             self._move(request, rows, form.cleaned_data["project"])
             return None
-        context = {
-            **self.admin_site.each_context(request),
-            "title": f"Move {model_ngettext(self.opts)}",
-            "opts": self.opts,
-            "media": self.media + form.media,
-            "rows": rows,
-            "form": form,
-        }
-        return TemplateResponse(request, "admin/resources/move_confirmation.html", context)
+        return self.ask(
+            request,
+            action="move",
+            title=f"Move {model_ngettext(self.opts)}",
+            question="Choose another project of the same owner. All of these move there, or none.",
+            yes="Move",
+            rows={row.pk: f"{row} in {row.project}" for row in rows},
+            form=form,
+        )
 
     def _move(self, request: HttpRequest, rows: list[R], target: Project) -> None:
         moving = [row for row in rows if row.project_id != target.pk]

@@ -1,6 +1,7 @@
 """Somebody at the administration site: reads its pages, fills in its forms and sends them."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -102,7 +103,7 @@ def errors(response: Any) -> dict[str, list[str]]:
     return {name: [str(each) for each in messages] for name, messages in form.errors.items()}
 
 
-def act(client: Client, model: type[Model], action: str, rows: list[Model], **more: Any) -> Any:
+def act(client: Client, model: type[Model], action: str, rows: Sequence[Model], **more: Any) -> Any:
     """Choose rows of a list and an action."""
     sent = {"action": action, "_selected_action": [row.pk for row in rows], **more}
     return client.post(address(model), sent)

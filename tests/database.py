@@ -44,3 +44,5 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         _server.stop()
     if _is_first:
         shutil.rmtree(_data_dir, ignore_errors=True)
+        # What `tests.end_to_end.harness` copies.
+        shutil.rmtree(_data_dir.with_name(f"{_data_dir.name}-migrated"), ignore_errors=True)

@@ -78,7 +78,10 @@ def count(*, file: str) -> None:
         jobs.defer("tests.write", file=file, line="after")
 
 
-@jobs.task("tests.fail_simply")
+FAIL_SIMPLY = "tests.fail_simply"
+
+
+@jobs.task(FAIL_SIMPLY)
 def fail_simply(*, file: str) -> None:
     """Fail until the file exists."""
     if not Path(file).exists():

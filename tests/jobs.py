@@ -81,12 +81,15 @@ class Worker:
     It knows the tasks of `tests.job_tasks` beside those of the product.
     """
 
-    def __init__(self, log: Path, *, heartbeat_s: int, concurrency: int) -> None:
+    def __init__(
+        self, log: Path, *, heartbeat_s: int, concurrency: int, looks_every_s: float | None
+    ) -> None:
         self.log = log
         arguments = [str(settings.DATABASES["default"]["NAME"]), str(heartbeat_s)]
+        looking = [] if looks_every_s is None else [str(looks_every_s)]
         with log.open("ab") as stream:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.job_worker", *arguments, str(concurrency)],
+                [sys.executable, "-m", "tests.job_worker", *arguments, str(concurrency), *looking],
                 cwd=BASE_DIR,
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
@@ -109,9 +112,14 @@ class Worker:
 
 
 @contextmanager
-def worker(log: Path, *, heartbeat_s: int = 1, concurrency: int = 2) -> Iterator[Worker]:
-    """Run a worker for as long as the block takes."""
-    one = Worker(log, heartbeat_s=heartbeat_s, concurrency=concurrency)
+def worker(
+    log: Path, *, heartbeat_s: int = 1, concurrency: int = 2, looks_every_s: float | None = None
+) -> Iterator[Worker]:
+    """Run a worker for as long as the block takes.
+
+    looks_every_s: how often it looks for jobs that it is not told of; as in real life if None.
+    """
+    one = Worker(log, heartbeat_s=heartbeat_s, concurrency=concurrency, looks_every_s=looks_every_s)
     try:
         yield one
     finally:

@@ -14,7 +14,14 @@ from common.database import at_one_moment
 from resources.content_check import digests_of_files
 from resources.fingerprints import INDEX_SETTINGS, Digest
 
-_OWN_TABLES = ("django_session", "axes_", "procrastinate_", "common_", "embeddings_retiredsegment")
+_OWN_TABLES = (
+    "django_session",
+    "accounts_session",
+    "axes_",
+    "procrastinate_",
+    "common_",
+    "embeddings_retiredsegment",
+)
 _OWN_COLUMNS = {
     ("accounts_apikey", "last_used_at"),
     ("accounts_user", "last_login"),

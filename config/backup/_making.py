@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from django.conf import settings
+from django.core.files.storage import storages
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 
@@ -24,6 +25,7 @@ from config.backup._manifest import (
     FILES,
     SECRETS,
     SETTINGS,
+    UPLOADS,
     BackupError,
     Entry,
     Kind,
@@ -204,22 +206,22 @@ class _Making:
         Those uploaded since the database was saved come along: they belong to nothing, and the
         daily sweep of a restored server deletes them.
         """
-        source = files_folder()
-        number = 0
-        (self._folder / FILES).mkdir(mode=0o700)
-        for path in sorted(source.glob("*/*")) if source.is_dir() else []:
-            relative = path.relative_to(source)
-            if not is_generated(relative.as_posix()):
-                continue
-            target = self._folder / FILES / relative
-            target.parent.mkdir(mode=0o700, exist_ok=True)
-            # An upload that failed meanwhile took its bytes back.
-            with suppress(FileNotFoundError):
-                copied = copy_of(path, target, on_bytes=self._add)
-                place = f"{FILES}/{relative.as_posix()}"
-                self._entries.append(Entry(place, copied.bytes, copied.sha256))
-                number += 1
-        return number
+        for name, place in folders_of_files().items():
+            (self._folder / name).mkdir(mode=0o700)
+            for path in sorted(each for each in place.rglob("*") if each.is_file()):
+                relative = path.relative_to(place).as_posix()
+                # What others put there is not ours, nor what is still being written.
+                if name == UPLOADS or is_generated(relative):
+                    self._copy(path, f"{name}/{relative}")
+        return sum(each.path.startswith(f"{FILES}/") for each in self._entries)
+
+    def _copy(self, source: Path, place: str) -> None:
+        target = self._folder / place
+        target.parent.mkdir(mode=0o700, exist_ok=True, parents=True)
+        # An upload that failed meanwhile took its bytes back.
+        with suppress(FileNotFoundError):
+            copied = copy_of(source, target, on_bytes=self._add)
+            self._entries.append(Entry(place, copied.bytes, copied.sha256))
 
     def _lacking(self) -> list[str]:
         """Return the files whose bytes are not those that were uploaded."""
@@ -230,7 +232,7 @@ class _Making:
             entry = saved.get(f"{FILES}/{content}")
             if entry is None:
                 # One that was uploaded since we looked is of no concern to this backup.
-                if not (files_folder() / content).exists():
+                if not (folders_of_files()[FILES] / content).exists():
                     lacking.append(str(uuid))
             elif entry.sha256 != sha256:
                 lacking.append(str(uuid))
@@ -273,10 +275,10 @@ def _note(target: Path, manifest: Manifest) -> None:
     draft.replace(place)
 
 
-def files_folder() -> Path:
-    """Return the folder that holds the bytes of uploaded files."""
-    storage = File._meta.get_field("content").storage
-    return Path(storage.path(""))
+def folders_of_files() -> dict[str, Path]:
+    """Return where files are kept, by what those places are called in a backup."""
+    kept = {FILES: File._meta.get_field("content").storage, UPLOADS: storages["uploads"]}
+    return {name: Path(storage.path("")) for name, storage in kept.items()}
 
 
 def _refuse_occupied(target: Path) -> None:

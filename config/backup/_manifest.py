@@ -7,6 +7,7 @@ A backup is a folder:
     database/               a base backup, with a manifest of PostgreSQL's own; or
     database.dump           what pg_dump wrote
     files/                  the bytes of uploaded files
+    uploads/                files whose rows are being imported
     settings.env            the settings of the environment, without secrets
     secrets/                the encryption keys, where they were asked for
 """
@@ -29,6 +30,7 @@ CHECKSUM = "manifest.json.sha256"
 DATABASE = "database"
 DUMP = "database.dump"
 FILES = "files"
+UPLOADS = "uploads"
 SETTINGS = "settings.env"
 SECRETS = "secrets"
 # PostgreSQL's own list of what is in `database/`. Ours has this one, and what pg_verifybackup

@@ -16,12 +16,11 @@ from accounts.models import User
 from accounts.policy import BOOTSTRAP_ADMIN
 from config import startup
 from config.backup import _programs
-from config.backup._making import OnProgress, files_folder
+from config.backup._making import OnProgress, folders_of_files
 from config.backup._manifest import (
     DATABASE,
     DATABASE_MANIFEST,
     DUMP,
-    FILES,
     SECRETS,
     BackupError,
     Kind,
@@ -37,7 +36,7 @@ from config.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
 from config.health import unapplied_migrations
 from config.processes import Failed, only_one
 from embeddings.models import Embedding
-from llm_services import crypto
+from llm_services import crypto, key_ring
 from llm_services.models import Instance
 from projects.models import Project
 from resources.content_check import content_report
@@ -130,7 +129,8 @@ class _Restoring:
         self._folder, self._say, self._on_progress = folder, say, on_progress
         self._database: EmbeddedPostgres | None = settings.EMBEDDED_POSTGRES
         self._done = self._total = 0
-        self._brought_files = self._brought_cluster = False
+        self._brought_files: list[Path] = []
+        self._brought_cluster = False
 
     def run(self, *, check: bool, on_verified: OnProgress) -> Restored:
         manifest = read_manifest(self._folder)
@@ -158,6 +158,9 @@ class _Restoring:
             report = content_report(BOOTSTRAP_ADMIN, verify=True, on_progress=lambda *_: None)
             restored.damaged_files = [str(each.file.uuid) for each in report.damaged]
         _count(restored)
+        if not restored.locked_keys:
+            # Nothing is sealed with a key that stayed behind, so nobody needs to put it back.
+            _forget_former_key()
         return restored
 
     # What is refused
@@ -174,11 +177,11 @@ class _Restoring:
                 f"The database of DATABASE_URL is not empty (it has the table {tables[0]}), and"
                 " restoring never overwrites anything. Name a new database."
             )
-        files = files_folder()
-        if files.exists() and any(files.iterdir()):
-            raise BackupError(
-                f"{files} is not empty: there are uploaded files already. Move them away first."
-            )
+        for place in folders_of_files().values():
+            if place.exists() and any(place.iterdir()):
+                raise BackupError(
+                    f"{place} is not empty: there are uploaded files already. Move them away first."
+                )
 
     def _may_load(self, database: EmbeddedPostgres, kind: Kind) -> bool:
         """Say whether the cluster is empty, as a failed attempt leaves it, and a dump fits."""
@@ -252,24 +255,22 @@ class _Restoring:
             settings.ENCRYPTION_KEY = saved
 
     def _bring_files(self, manifest: Manifest) -> None:
-        place = files_folder()
-        if not any(each.path.startswith(f"{FILES}/") for each in manifest.entries):
-            return
-        unfinished = place.with_name(f".{place.name}.restored")
-        if unfinished.exists():
-            # Of a restoration that was killed.
-            shutil.rmtree(unfinished)
-        unfinished.mkdir(mode=0o700, parents=True)
-        for entry in manifest.entries:
-            if entry.path.startswith(f"{FILES}/"):
-                target = unfinished / entry.path.removeprefix(f"{FILES}/")
-                target.parent.mkdir(mode=0o700, exist_ok=True)
+        for name, place in folders_of_files().items():
+            entries = [each for each in manifest.entries if each.path.startswith(f"{name}/")]
+            unfinished = place.with_name(f".{place.name}.restored")
+            if unfinished.exists():
+                # Of a restoration that was killed.
+                shutil.rmtree(unfinished)
+            unfinished.mkdir(mode=0o700, parents=True)
+            for entry in entries:
+                target = unfinished / entry.path.removeprefix(f"{name}/")
+                target.parent.mkdir(mode=0o700, exist_ok=True, parents=True)
                 copy_of(self._folder / entry.path, target, on_bytes=self._add)
-        sync_folders(unfinished)
-        with suppress(FileNotFoundError):
-            place.rmdir()
-        unfinished.rename(place)
-        self._brought_files = True
+            sync_folders(unfinished)
+            with suppress(FileNotFoundError):
+                place.rmdir()
+            unfinished.rename(place)
+            self._brought_files.append(place)
 
     def _copy_cluster(self, target: Path) -> None:
         source = self._folder / DATABASE
@@ -299,8 +300,8 @@ class _Restoring:
 
     def _take_away(self) -> None:
         """Remove what was brought, so that the next attempt is not refused."""
-        if self._brought_files:
-            shutil.rmtree(files_folder(), ignore_errors=True)
+        for place in self._brought_files:
+            shutil.rmtree(place, ignore_errors=True)
         if self._database is not None and self._brought_cluster:
             connection.close()
             self._database.stop()
@@ -360,11 +361,18 @@ def _check_tables() -> bool:
     return True
 
 
+def _forget_former_key() -> None:
+    try:
+        key_ring.check()
+    except key_ring.WrongKeyRing:
+        key_ring.rotate(erase_unreadable=True)
+
+
 def _count(restored: Restored) -> None:
     restored.accounts = User.objects.count()
     restored.projects = Project.objects.count()
     restored.embeddings = Embedding.objects.count()
     restored.files = File.objects.count()
-    ring = set(crypto.key_ids())
+    ring = {bytes.fromhex(each) for each in crypto.key_ids()}
     sealed = Instance.objects.exclude(sealed_key=b"").values_list("sealed_key", flat=True)
     restored.locked_keys = sum(crypto.key_id_of(bytes(each)) not in ring for each in sealed)

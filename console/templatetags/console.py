@@ -7,6 +7,7 @@ from django.contrib.humanize.templatetags.humanize import naturaltime
 from django.utils import formats
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import ngettext
 
 register = template.Library()
 
@@ -26,3 +27,22 @@ def ago(moment: datetime) -> SafeString:
         formats.date_format(moment, "DATETIME_FORMAT"),
         naturaltime(moment),
     )
+
+
+@register.filter
+def duration(seconds: float) -> str:
+    """Return about how long something takes, in the largest unit that fits."""
+    if seconds < 90:
+        number = max(1, round(seconds))
+        return ngettext("%(number)d second", "%(number)d seconds", number) % {"number": number}
+    if seconds < 5400:
+        number = round(seconds / 60)
+        return ngettext("%(number)d minute", "%(number)d minutes", number) % {"number": number}
+    number = round(seconds / 3600)
+    return ngettext("%(number)d hour", "%(number)d hours", number) % {"number": number}
+
+
+@register.filter
+def is_list(value: object) -> bool:
+    """Tell whether something is several things."""
+    return isinstance(value, list)

@@ -47,7 +47,7 @@ class NewProject(Page):
         return self._form(ProjectForm(instances=selectors.instances_for(self.actor)))
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        """Create the project and go there."""
+        """Create the project and go on to its first texts."""
         form = ProjectForm(request.POST, instances=selectors.instances_for(self.actor))
         if form.is_valid():
             given = form.cleaned_data
@@ -61,16 +61,18 @@ class NewProject(Page):
                         "description": given["description"],
                         "instance_owner": instance.owner.handle,
                         "instance_handle": instance.handle,
+                        "metadataScheme": given["schema"] or None,
                     },
                 )
             except DomainError as error:
-                refuse(form, error, project_handle="handle", instance_handle="instance")
+                names = {"project_handle": "handle", "instance_handle": "instance"}
+                refuse(form, error, metadataScheme="schema", **names)
                 if not form.has_error("handle") and error.status == 409:
                     form.add_error("handle", error.detail)
             else:
-                messages.success(request, gettext("Project created."))
+                messages.success(request, gettext("Project created. Now bring its first texts."))
                 return HttpResponseRedirect(
-                    reverse("overview", args=[project.owner.handle, project.handle])
+                    reverse("upload", args=[project.owner.handle, project.handle])
                 )
         return self._form(form, status=400)
 

@@ -8,6 +8,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.translation import gettext
 
+from accounts.audit import Wanted
 from accounts.models import Role
 from accounts.policy import Level
 from common.errors import DomainError, Invalid
@@ -17,8 +18,12 @@ from console.snippets import search_snippets, upload_snippets
 from embeddings import indexes, selectors
 from projects import services
 from projects.models import ProjectShare
+from projects.selectors import audit_log_of
 from projects.services import EVERYBODY, OnResources
 from resources.selectors import counts_of
+
+# Of the audit log; all are on a page of their own.
+_LAST_ENTRIES = 5
 
 
 def to_overview(request: HttpRequest, owner: str, handle: str) -> HttpResponse:
@@ -72,7 +77,8 @@ class Sharing(ProjectPage):
         return self._form(form, status=400)
 
     def _form(self, form: ShareForm, *, status: int = 200) -> HttpResponse:
-        context = {"form": form, "shares": ProjectShare.of(self.project)}
+        entries = audit_log_of(self.project, Wanted())[:_LAST_ENTRIES]
+        context = {"form": form, "shares": ProjectShare.of(self.project), "entries": entries}
         return self.show("console/project/sharing.html", context, status=status)
 
 

@@ -33,6 +33,11 @@ class JobOut(serializers.Serializer[Any]):
     error = serializers.CharField(
         allow_null=True, help_text="Why it ended early, or what it waits for."
     )
+    warnings = serializers.ListField(
+        child=serializers.CharField(),
+        help_text="What is odd about the vectors that it has stored, such as that the project has "
+        "others of another model.",
+    )
     created_at = serializers.DateTimeField()
     started_at = serializers.DateTimeField(allow_null=True)
     finished_at = serializers.DateTimeField(allow_null=True)
@@ -74,6 +79,7 @@ def job_shown(job: EmbeddingJob, project: Project) -> dict[str, Any]:
         "tokens": job.tokens,
         "seconds_left": estimate,
         "error": job.error or None,
+        "warnings": job.warnings,
         "created_at": job.created_at,
         "started_at": job.started_at,
         "finished_at": job.finished_at,

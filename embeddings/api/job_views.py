@@ -34,6 +34,7 @@ _JOB: dict[str, Any] = {
     "tokens": 301_422,
     "seconds_left": 41.5,
     "error": None,
+    "warnings": [],
     "created_at": "2026-03-01T12:00:00Z",
     "started_at": "2026-03-01T12:00:01Z",
     "finished_at": None,

@@ -6,6 +6,7 @@ from rest_framework import serializers
 
 from common.fields import QueryDecimal, QueryNumber, Text
 from common.query import Query
+from embeddings.batches import MAXIMUM_WORDS
 from embeddings.models import ReembeddingState
 from embeddings.reembedding import Comparison, Estimate, Report
 
@@ -139,10 +140,26 @@ class ComparisonQuery(Query):
     )
 
 
-class AlikeOut(serializers.Serializer[Any]):
-    """What both models find near one text."""
+class QuestionsIn(serializers.Serializer[Any]):
+    """With which questions to compare."""
 
-    text_id = serializers.CharField()
+    questions = serializers.ListField(
+        child=Text(max_length=MAXIMUM_WORDS),
+        min_length=1,
+        max_length=100,
+        help_text="What people ask the project, such as a list that you keep. Each model embeds "
+        "them. Fewer are compared where they would take longer than some seconds.",
+    )
+    k = serializers.IntegerField(
+        default=10, min_value=1, max_value=100, help_text="How many of the nearest are looked for."
+    )
+
+
+class AlikeOut(serializers.Serializer[Any]):
+    """What both models find near one text, or for a question."""
+
+    text_id = serializers.CharField(allow_null=True, help_text="null for a question.")
+    question = serializers.CharField(allow_null=True, help_text="null for a stored text.")
     overlap = serializers.FloatField(help_text="The share that both find.")
     only_in_use = serializers.ListField(child=serializers.CharField())
     only_aside = serializers.ListField(child=serializers.CharField())
@@ -176,6 +193,7 @@ def comparison_shown(comparison: Comparison) -> dict[str, Any]:
         "least_alike": [
             {
                 "text_id": each.text_id,
+                "question": each.question,
                 "overlap": each.overlap,
                 "only_in_use": each.only_in_use,
                 "only_aside": each.only_aside,

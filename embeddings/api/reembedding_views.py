@@ -14,6 +14,7 @@ from embeddings.api.reembedding_serializers import (
     ComparisonQuery,
     EstimateOut,
     EstimateQuery,
+    QuestionsIn,
     ReembeddingComparisonOut,
     ReembeddingIn,
     ReembeddingOut,
@@ -157,6 +158,27 @@ class Comparison(Resource):
         """Return which share of the nearest texts both sets of vectors find."""
         comparison = reembedding.comparison_for(
             actor_of(request), owner=owner, handle=project, **self.query
+        )
+        return Response(comparison_shown(comparison))
+
+    @operation(
+        "Compare what both models find for questions",
+        name="compare_reembedding_by_questions",
+        tag=TAG,
+        request=QuestionsIn,
+        answers={200: ReembeddingComparisonOut},
+        errors=[404, 409, 502, 504],
+        description=(
+            "Both models embed each question, and all vectors are compared. Send questions that "
+            "people ask, and look at those that are answered least alike."
+        ),
+        examples=[body_example("A question", {"questions": ["who painted the Mona Lisa"], "k": 5})],
+    )
+    def post(self, request: Request, owner: str, project: str) -> Response:
+        """Return which share of the nearest texts both models find for some questions."""
+        asked = given(QuestionsIn, request)
+        comparison = reembedding.comparison_by_questions(
+            actor_of(request), owner=owner, handle=project, **asked
         )
         return Response(comparison_shown(comparison))
 

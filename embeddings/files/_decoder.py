@@ -39,7 +39,7 @@ _USES = 5_000
 _GROWN_BYTES = 512 * 1024**2
 _CHILD = Path(__file__).parent / "_child.py"
 # What the interpreter may need to start; no secrets, and nothing that changes what it runs.
-_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "TZ")
+ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "LANG", "TZ")
 
 
 _REFUSALS = {"bad": Unreadable, "large": TooLarge, "full": Unavailable}
@@ -71,7 +71,7 @@ class _Child:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+                env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
                 cwd="/",
             )
         return cls(process, ours)

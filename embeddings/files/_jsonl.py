@@ -15,6 +15,7 @@ from common import json
 from common.errors import Invalid
 from embeddings.batches import Expected, row_of
 from embeddings.files._rows import Collector, Row, Rows, Unreadable
+from embeddings.files._uses import Use, Uses
 
 # A vector of 64 000 dimensions takes 1.4 MB, so this is room for a very long text.
 MAXIMUM_LINE_BYTES = 32 * 1024**2
@@ -24,21 +25,27 @@ _PARQUET = b"PAR1"
 
 
 def read_json_lines(
-    source: Path | BinaryIO, expected: Expected, *, batch_size: int
+    source: Path | BinaryIO, expected: Expected, *, batch_size: int, uses: Uses | None = None
 ) -> Generator[Rows, None, None]:
     """Return the rows of JSON lines; as `files.read`. Empty lines count, but are no rows."""
     with ExitStack() as stack:
         try:
             raw = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
             size = source.stat().st_size if isinstance(source, Path) else 0
-            stream = _unpacked(raw)
+            stream = unpacked(raw)
         except OSError as error:
             raise Unreadable(f"Cannot read the file: {error.strerror or error}.") from error
-        yield from _rows(stream, expected, batch_size, lambda: raw.tell() / size if size else None)
+        yield from _rows(
+            stream, expected, batch_size, uses, lambda: raw.tell() / size if size else None
+        )
 
 
 def _rows(
-    stream: BinaryIO, expected: Expected, batch_size: int, fraction: Callable[[], float | None]
+    stream: BinaryIO,
+    expected: Expected,
+    batch_size: int,
+    uses: Uses | None,
+    fraction: Callable[[], float | None],
 ) -> Generator[Rows, None, None]:
     collector = Collector(expected)
     number = 0
@@ -57,7 +64,7 @@ def _rows(
         number += 1
         if number == 1:
             line = line.removeprefix(_BYTE_ORDER_MARK) if line else line
-        add(collector, number, line)
+        add(collector, number, line, uses)
         if len(collector) >= batch_size:
             yield collector.take(fraction())
     yield collector.take(fraction())
@@ -65,7 +72,7 @@ def _rows(
         raise damage
 
 
-def add(collector: Collector, number: int, line: bytes | None) -> None:
+def add(collector: Collector, number: int, line: bytes | None, uses: Uses | None = None) -> None:
     if line is None:
         limit = MAXIMUM_LINE_BYTES // 1024**2
         collector.reject(number, "", Invalid(f"The line is longer than {limit} MB."))
@@ -75,8 +82,11 @@ def add(collector: Collector, number: int, line: bytes | None) -> None:
         return
     try:
         given = row_of(line)
+        if uses is not None:
+            given = uses.row(given)
     except Invalid as error:
-        collector.reject(number, _text_id_of(line), error)
+        name = "text_id" if uses is None else uses.name_of(Use.ID)
+        collector.reject(number, _text_of(line, name), error)
     else:
         collector.add(number, given)
 
@@ -106,7 +116,8 @@ def _next_line(stream: BinaryIO) -> bytes | None:
     return None
 
 
-def _unpacked(raw: BinaryIO) -> BinaryIO:
+def unpacked(raw: BinaryIO) -> BinaryIO:
+    """Return a stream of lines, also of compressed ones; raise Unreadable for Parquet."""
     if not isinstance(raw, io.BufferedReader):
         raw = io.BufferedReader(cast("io.RawIOBase", raw))
     start = raw.peek(4)[:4]
@@ -117,10 +128,10 @@ def _unpacked(raw: BinaryIO) -> BinaryIO:
     return raw
 
 
-def _text_id_of(line: bytes) -> str:
+def _text_of(line: bytes, name: str | None) -> str:
     try:
         found = simdjson.Parser().parse(line)
-        text_id = found["text_id"] if isinstance(found, simdjson.Object) else ""
+        text_id = found[name] if name and isinstance(found, simdjson.Object) else ""
     except (ValueError, RuntimeError, KeyError):
         return ""
     return text_id if isinstance(text_id, str) else ""

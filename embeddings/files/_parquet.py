@@ -1,5 +1,6 @@
 """Parquet: a column each for text_id, vector, text and metadata."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -7,7 +8,7 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import repeat
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from embeddings.batches import Expected
+from embeddings.files._decoder import ENVIRONMENT
 from embeddings.files._pages import compact
 from embeddings.files._rows import Collector, Row, Rows, Unreadable
 
@@ -23,7 +25,7 @@ _CHILD = Path(__file__).parent / "_child.py"
 MEMORY_BYTES = 2 * 1024**3
 _ROW_GROUP_BYTES = 32 * 1024**2
 # A name for what was killed by a signal or by its own memory check without a word.
-_NO_REASON = "it is damaged, or not a Parquet file"
+_NO_REASON = "it is damaged, of another format, or takes too long to decode"
 
 
 def read_parquet(
@@ -32,7 +34,7 @@ def read_parquet(
     """Return the rows of a Parquet file; as `files.read`."""
     collector = Collector(expected)
     number = 0
-    with _decoding(path, batch_size, memory) as reader:
+    with decoding(_CHILD, path, batch_size, memory) as reader:
         if reader is None:
             return
         declared = int((reader.schema.metadata or {}).get(b"rows", b"0"))
@@ -44,17 +46,26 @@ def read_parquet(
 
 
 @contextmanager
-def _decoding(path: Path, batch_size: int, memory: int) -> Iterator[Any]:
-    """Run the child and return a reader of what it decodes; raise Unreadable if it fails."""
+def decoding(script: Path, *arguments: object) -> Iterator[Any]:
+    """Run a child as `running` does; return a reader of its stream, None where none comes."""
+    with running(script, *arguments) as output:
+        yield _reader(output)
+
+
+@contextmanager
+def running(script: Path, *arguments: object) -> Iterator[IO[bytes]]:
+    """Run a child and return its standard output; raise Unreadable if it fails."""
     with tempfile.TemporaryFile() as words:
         child = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-I", str(_CHILD), str(path), str(batch_size), str(memory)],
+            [sys.executable, "-I", str(script), *map(str, arguments)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=words,
+            env={name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
         )
+        output = cast("IO[bytes]", child.stdout)
         try:
-            yield _reader(child.stdout)
+            yield output
             # A child that dies ends its stream as if it were complete.
             if child.wait() != 0:
                 raise Unreadable(f"Cannot read the file: {_last_words(words)}.")
@@ -64,8 +75,7 @@ def _decoding(path: Path, batch_size: int, memory: int) -> Iterator[Any]:
         finally:
             child.kill()
             child.wait()
-            if child.stdout is not None:
-                child.stdout.close()
+            output.close()
 
 
 def _reader(stream: Any) -> Any:

@@ -15,11 +15,19 @@ from embeddings.store._aside import (
     forget_aside,
     lacking,
     nearest_aside,
+    nearest_aside_to,
     put_aside,
     swap_exchanged,
     texts_of,
 )
 from embeddings.store._changing import change_metadata, remove_matching
+from embeddings.store._examining import (
+    growing_rows,
+    invalid_indexes,
+    sizes,
+    uses_graph,
+    without_length,
+)
 from embeddings.store._facets import Facets, facets
 from embeddings.store._lexical import (
     Analysed,
@@ -32,6 +40,7 @@ from embeddings.store._lexical import (
 )
 from embeddings.store._models import has_model, rows_by_model, sample_vectors
 from embeddings.store._parts import REMEMBER_FOR_S, Parts, forget, forget_all, look, parts_of
+from embeddings.store._projecting import fingerprint, first_values, stable_sample, vectors_of
 from embeddings.store._reading import (
     after,
     count,
@@ -39,6 +48,7 @@ from embeddings.store._reading import (
     get,
     metadata_after,
     metadata_matching,
+    metadata_sample,
     of_other_dimensions,
     page,
     sample,
@@ -60,6 +70,7 @@ from embeddings.store._segments import (
     index,
     index_words,
     new_segment,
+    progress_by_segment,
     progress_of,
     rebuild_graph,
     retire,
@@ -71,6 +82,7 @@ from embeddings.store._segments import (
     tidy,
 )
 from embeddings.store._shaping import Described, Neighbour, describe, neighbours
+from embeddings.store._time import TookTooLong, within
 from embeddings.store._values import (
     GROWING_SEGMENT,
     Exclusion,
@@ -107,6 +119,7 @@ __all__ = [
     "Row",
     "TextIdExists",
     "Texts",
+    "TookTooLong",
     "Wanted",
     "after",
     "analyse",
@@ -125,6 +138,8 @@ __all__ = [
     "exchange",
     "existing",
     "facets",
+    "fingerprint",
+    "first_values",
     "forget",
     "forget_all",
     "forget_aside",
@@ -132,25 +147,30 @@ __all__ = [
     "give_up",
     "growing",
     "growing_by_project",
+    "growing_rows",
     "has_graph",
     "has_model",
     "has_words",
     "index",
     "index_words",
     "insert",
+    "invalid_indexes",
     "lacking",
     "look",
     "matching",
     "metadata_after",
     "metadata_matching",
+    "metadata_sample",
     "nearest",
     "nearest_aside",
+    "nearest_aside_to",
     "nearest_to_stored",
     "neighbours",
     "new_segment",
     "of_other_dimensions",
     "page",
     "parts_of",
+    "progress_by_segment",
     "progress_of",
     "put",
     "put_all",
@@ -167,10 +187,16 @@ __all__ = [
     "seal",
     "sealed",
     "size_of",
+    "sizes",
     "snapshot",
+    "stable_sample",
     "swap",
     "swap_exchanged",
     "tending",
     "texts_of",
     "tidy",
+    "uses_graph",
+    "vectors_of",
+    "within",
+    "without_length",
 ]

@@ -22,7 +22,13 @@ from embeddings.store._segments import (
     unseal,
 )
 from embeddings.store._values import Matrix
-from embeddings.store._wire import encode_texts, encode_vectors, open_cursor, vector_oid
+from embeddings.store._wire import (
+    encode_texts,
+    encode_vector,
+    encode_vectors,
+    open_cursor,
+    vector_oid,
+)
 
 _ASIDE = sql.Identifier("embeddings_vectoraside")
 _DIGEST = "sha256(convert_to({row}.text, 'UTF8'))"
@@ -190,6 +196,27 @@ def nearest_aside(
             " ORDER BY similarity DESC, embedding.text_id LIMIT %(limit)s"
         ).format(version=VERSION, aside=_ASIDE, rows=rows_of(parts.segment, "project_id, text_id")),
         {"generation": generation, "id": text_id, "limit": limit},
+    )
+    return [(each, float(similarity)) for each, similarity in found]
+
+
+def nearest_aside_to(
+    project_id: int, generation: int, vector: Matrix, *, limit: int
+) -> list[tuple[str, float]]:
+    """Return the same of the texts nearest to a vector: float32 of shape (dimensions of the set,).
+
+    Of the texts that are stored as they were; compares all of them.
+    """
+    found = read(
+        project_id,
+        lambda parts: trusted(
+            "SELECT {version}, embedding.text_id,"
+            " 1 - (aside.vector <=> %(vector)s::vector) AS similarity"
+            " FROM {aside} AS aside JOIN {rows} USING (text_id)"
+            " WHERE aside.project_id = %(project)s AND aside.generation = %(generation)s"
+            " ORDER BY similarity DESC, embedding.text_id LIMIT %(limit)s"
+        ).format(version=VERSION, aside=_ASIDE, rows=rows_of(parts.segment, "project_id, text_id")),
+        {"generation": generation, "vector": encode_vector(vector), "limit": limit},
     )
     return [(each, float(similarity)) for each, similarity in found]
 

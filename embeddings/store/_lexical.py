@@ -7,15 +7,18 @@ caller wants them: they tell which share of the weight of all words a text has t
 no text holds weighs the most.
 
 The growing part is read row by row: a project's own rows, and no others. A sealed segment has an
-index on the words of its texts where the project has a language; of what the index finds, at most
-1000 rows are ranked, and so words are looked up that so few texts hold, as PostgreSQL's statistics
-tell. The others only count.
+index on the words of its texts; of what the index finds, at most 1000 rows are ranked. In both,
+words are looked up that so few texts hold, as PostgreSQL's statistics and some texts of the growing
+part tell. The others only count: taking the words of a text is what takes time, and nearly every
+text holds one of a question's.
 """
 
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
+from django.db import connection, transaction
 from psycopg import sql
 
 from embeddings.languages import DEFAULT, HISTORICAL
@@ -23,16 +26,21 @@ from embeddings.store._conditions import Conditions, conditions_of
 from embeddings.store._lexemes import folded, lexemes, query
 from embeddings.store._parts import VERSION, Parts, name_of, read, rows_of, trusted, words_index
 from embeddings.store._segments import has_words
+from embeddings.store._time import TookTooLong, within
 from embeddings.store._values import Matrix, Wanted
 from embeddings.store._wire import encode_vector
 from embeddings.words import Words, any_of, quoted
 
 # How many rows of a sealed segment are ranked at most.
 _MOST_RANKED = 1_000
+# Texts of a larger growing part that tell which words are frequent.
+_SAMPLE = 100
 # Of a long text that is searched with, the rarest words count.
 _MOST_LEXEMES = 32
 # Words that are shorter have too few trigrams; more of them take too long.
 _SHORTEST_MISSPELLED, _MOST_MISSPELLED = 4, 4
+# Seconds of looking for them.
+_RESEMBLING_S = 0.5
 # How much of a text its excerpt is taken from.
 _EXCERPT_FROM = 20_000
 # Languages whose lexemes stand in the text letter by letter, once it is folded.
@@ -67,8 +75,8 @@ class Analysed:
     """Words as a language has them.
 
     lexemes: what is looked for; empty where all of it goes without saying.
-    shares: in which share of the sealed texts each is, as far as PostgreSQL knows; of rare words it
-    does not. literal: how each stands in a folded text.
+    shares: in which share of the texts each is, as far as statistics tell; of rare words they do
+    not. literal: how each stands in a folded text. growing: how many texts the growing part has.
     """
 
     words: Words
@@ -76,6 +84,7 @@ class Analysed:
     lexemes: Sequence[str] = ()
     shares: Sequence[float] = ()
     literal: Sequence[str] = ()
+    growing: int = 0
 
 
 class _OtherLanguage(Exception):
@@ -89,21 +98,33 @@ def analyse(project_id: int, words: Words) -> Analysed:
     def statement(parts: Parts) -> sql.Composed:
         seen.append(parts)
         asked = f"tsvector_to_array({lexemes('%(positive)s::text', parts.language)})"
-        name = ""
-        if parts.segment is not None and parts.language is not None:
-            name = words_index(parts.segment, parts.language)
+        known = "SELECT NULL::text AS word, NULL::float8 AS share WHERE false"
+        if parts.segment is not None:
+            known = (
+                "SELECT unnest(most_common_elems::text::text[]) AS word,"
+                " unnest(most_common_elem_freqs) AS share FROM pg_stats"
+                " WHERE schemaname = current_schema()"
+                f" AND tablename = '{words_index(parts.segment, parts.language)}'"
+            )
         return trusted(
-            "SELECT {version}, asked.word, coalesce(known.share, 0)::float8, unaccent(asked.word)"
+            "WITH counted AS MATERIALIZED (SELECT count(*) AS texts"
+            " FROM embeddings_embedding_growing WHERE project_id = %(project)s),"
+            f" sample AS MATERIALIZED (SELECT tsvector_to_array({lexemes('text', parts.language)})"
+            " AS words FROM embeddings_embedding_growing WHERE project_id = %(project)s"
+            f" AND (SELECT texts FROM counted) > {_MOST_RANKED} LIMIT {_SAMPLE})"
+            " SELECT {version}, (SELECT texts FROM counted), asked.word,"
+            " greatest(known.share, (SELECT count(*) FROM sample WHERE asked.word = ANY(words))"
+            " / greatest((SELECT count(*) FROM sample), 1)::float8)::float8, unaccent(asked.word)"
             f" FROM (SELECT 1) AS one LEFT JOIN unnest({asked}) AS asked (word) ON true"
-            " LEFT JOIN (SELECT unnest(most_common_elems::text::text[]) AS word,"
-            " unnest(most_common_elem_freqs) AS share FROM pg_stats"
-            f" WHERE schemaname = current_schema() AND tablename = '{name}') AS known"
-            " ON known.word = asked.word ORDER BY 3, 2 LIMIT %(most)s"
+            f" LEFT JOIN ({known}) AS known ON known.word = asked.word"
+            " ORDER BY 4, 3 LIMIT %(most)s"
         ).format(version=VERSION)
 
     parameters = {"positive": words.positive, "most": _MOST_LEXEMES}
-    found = [row for row in read(project_id, statement, parameters) if row[0] is not None]
-    return Analysed(words, seen[-1].language, *map(tuple, zip(*found, strict=True)))
+    rows = read(project_id, statement, parameters)
+    found = [row[1:] for row in rows if row[1] is not None]
+    lexemes_of, shares, literal = zip(*found, strict=True) if found else ((), (), ())
+    return Analysed(words, seen[-1].language, lexemes_of, shares, literal, growing=rows[0][0])
 
 
 def matching(
@@ -124,8 +145,6 @@ def matching(
         "lexemes": list(analysed.lexemes),
         "quoted": [quoted(each) for each in analysed.lexemes],
         "shares": list(analysed.shares),
-        "any": any_of(analysed.lexemes),
-        "pattern": "|".join(re.sub(r"([^\w\s])", r"\\\1", each) for each in analysed.literal),
         "limit": limit,
         "least": least_share,
         **conditions.parameters,
@@ -134,7 +153,9 @@ def matching(
     def statement(parts: Parts) -> sql.Composed:
         if parts.language != analysed.language:
             raise _OtherLanguage
-        parameters["rare"] = any_of(_rare(analysed, parts))
+        rare = _rare(analysed, parts)
+        parameters["rare"] = any_of(rare)
+        parameters["pattern"] = _pattern(analysed, rare)
         return trusted(_ranking(analysed, parts, conditions)).format(version=VERSION)
 
     try:
@@ -152,16 +173,27 @@ def _rare(analysed: Analysed, parts: Parts) -> Sequence[str]:
     """
     rare, expected = [], 0.0
     for lexeme, share in zip(analysed.lexemes, analysed.shares, strict=True):
-        expected += share * parts.rows
+        expected += share * (parts.rows + analysed.growing)
         if expected > _MOST_RANKED:
             break
         rare.append(lexeme)
     return rare
 
 
+def _pattern(analysed: Analysed, rare: Sequence[str]) -> str:
+    """Return a regular expression that a folded text matches if it holds what is looked up.
+
+    That is any of the rare words; without one, all of the words, and so the rarest.
+    """
+    literal = analysed.literal
+    if analysed.words.is_relaxed:
+        literal = literal[: max(len(rare), 1)]
+    return "|".join(re.sub(r"([^\w\s])", r"\\\1", each) for each in literal)
+
+
 def _ranking(analysed: Analysed, parts: Parts, conditions: Conditions) -> str:
     language, is_relaxed = analysed.language, analysed.words.is_relaxed
-    some = "(SELECT enough FROM asked)" if is_relaxed else "(SELECT whole FROM asked)"
+    some = "(SELECT indexed FROM asked)" if is_relaxed else "(SELECT whole FROM asked)"
     # Each row is read once; its words are taken before they are compared, not once for each use.
     read_each = (
         f"SELECT text_id, lexemes FROM (SELECT text_id, {lexemes('text', language)} AS lexemes"
@@ -170,21 +202,17 @@ def _ranking(analysed: Analysed, parts: Parts, conditions: Conditions) -> str:
     )
     growing = read_each.format(table="embeddings_embedding_growing", own="project_id = %(project)s")
     found = growing
-    if parts.segment is not None and language is None:
-        found += f" UNION ALL {read_each.format(table=name_of(parts.segment), own='true')}"
-    elif parts.segment is not None:
-        indexed = "(SELECT indexed FROM asked)" if is_relaxed else some
+    if parts.segment is not None:
         found += (
             f" UNION ALL (SELECT text_id, {lexemes('text', language)}"
             f" FROM {name_of(parts.segment)} AS embedding"
-            f" WHERE {lexemes('text', language)} @@ {indexed} {conditions.text}"
+            f" WHERE {lexemes('text', language)} @@ {some} {conditions.text}"
             f" LIMIT {_MOST_RANKED})"
         )
     always = query("%(always)s::text", language)
     return (
         "WITH asked AS MATERIALIZED ("
         f"SELECT {query('%(whole)s::text', language)} AS whole,"
-        f" %(any)s::tsquery && {always} AS enough,"
         # Without a rare word, texts have to hold all of them.
         f" CASE WHEN %(rare)s::text = '' THEN {query('%(whole)s::text', language)}"
         f" ELSE %(rare)s::tsquery && {always} END AS indexed),"
@@ -220,7 +248,8 @@ def _may_hold(language: str | None) -> str:
 def resembling(project_id: int, analysed: Analysed, wanted: Wanted, *, limit: int) -> list[Match]:
     """Return texts with words that are spelled much like those looked for, as `matching` does.
 
-    Much: half of the trigrams of some words side by side, or more.
+    Much: half of the trigrams of some words side by side, or more. None where finding out takes too
+    long: the words of too many texts resemble those looked for, such as short ones.
     """
     words = sorted(
         (each for each in analysed.literal if len(each) >= _SHORTEST_MISSPELLED), key=len
@@ -259,7 +288,13 @@ def resembling(project_id: int, analysed: Analysed, wanted: Wanted, *, limit: in
         "limit": limit,
         **conditions.parameters,
     }
-    rows = read(project_id, statement, parameters)
+    # A statement that is stopped takes a transaction around it along.
+    undoing = transaction.atomic() if connection.in_atomic_block else nullcontext()
+    try:
+        with undoing, within(_RESEMBLING_S):
+            rows = read(project_id, statement, parameters)
+    except TookTooLong:
+        return []
     return [Match(text_id, float(found)) for text_id, found in rows if text_id is not None]
 
 

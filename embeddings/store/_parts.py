@@ -17,6 +17,8 @@ import psycopg
 from django.db import OperationalError, ProgrammingError, connection
 from psycopg import sql
 
+from embeddings.languages import DEFAULT
+from embeddings.store._time import run
 from embeddings.store._wire import open_cursor
 
 PARENT = "embeddings_embedding"
@@ -68,9 +70,9 @@ def name_of(segment: int) -> str:
     return f"{PARENT}_{segment}"
 
 
-def words_index(segment: int, language: str) -> str:
+def words_index(segment: int, language: str | None) -> str:
     """Return the name of the index on the words of a segment's texts."""
-    return f"{name_of(segment)}_words_{language}"
+    return f"{name_of(segment)}_words_{language or DEFAULT}"
 
 
 def parts_of(project_id: int) -> Parts:
@@ -163,9 +165,10 @@ def read(
     for _ in range(_ATTEMPTS):
         parts = parts_of(project_id)
         try:
-            with looking_again(project_id), open_cursor() as cursor:
-                cursor.execute(statement(parts), {**parameters, "project": project_id})
-                rows = cursor.fetchall()
+            with looking_again(project_id):
+                # Making the statement may add to its parameters.
+                text = statement(parts)
+                rows = run(text, {**parameters, "project": project_id}, prepare=False)
         except Gone:
             if connection.in_atomic_block:
                 raise

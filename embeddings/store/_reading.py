@@ -200,3 +200,19 @@ def sample(project_id: int, size: int) -> list[str]:
         {"size": size},
     )
     return [text_id for (text_id,) in found]
+
+
+def metadata_sample(project_id: int, size: int) -> list[bytes]:
+    """Return the JSON texts of some of the project's embeddings: of the same ones each time.
+
+    Reads the metadata of all.
+    """
+    found = read(
+        project_id,
+        lambda parts: sql.SQL(
+            "SELECT {version}, metadata::text FROM {rows}"
+            " ORDER BY hashtext(text_id), text_id LIMIT %(size)s"
+        ).format(version=VERSION, rows=rows_of(parts.segment, "project_id, text_id, metadata")),
+        {"size": size},
+    )
+    return [metadata.encode() for (metadata,) in found]

@@ -16,13 +16,12 @@ Exactly answered is also what would be cut among equals, so that pages fit toget
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import psycopg
 from django.db import OperationalError, connection
-from psycopg import sql
 
 from common.versions import RowVersion, Stale, as_parameters, unchanged
 from embeddings.store import _graph
@@ -37,6 +36,7 @@ from embeddings.store._parts import (
     parts_of,
     trusted,
 )
+from embeddings.store._time import is_bounded, run, within
 from embeddings.store._values import (
     Hit,
     Matrix,
@@ -44,8 +44,11 @@ from embeddings.store._values import (
     Ranking,
     Wanted,
 )
-from embeddings.store._wire import encode_vector, open_cursor
+from embeddings.store._wire import encode_vector
 
+# Seconds of a statement that compares every row. Others are quick, and have no bound of their own:
+# setting it would take them a tenth of their time.
+LONGEST_S = 8.0
 # hnsw.ef_search takes no more; pages beyond are ranked exactly.
 MOST_CANDIDATES = 1_000
 # What a filter finds is compared exactly while that takes no longer than walking the graph: so many
@@ -85,6 +88,29 @@ def nearest_to_stored(
     text_ids: of these, the first that is stored is meant. The rest as in `nearest`.
     """
     return _rank(project_id, wanted, guards, {"ids": list(text_ids)}, by_vector=False)
+
+
+def statement_through_graph(
+    project_id: int, parts: Parts, vector: Matrix
+) -> tuple[bytes, dict[str, Any]]:
+    """Return the statement that answers a search through a project's graph, and its parameters.
+
+    For who wants to know PostgreSQL's plan of it.
+    """
+    wanted = Wanted(limit=10, offset=0, threshold=-1.0)
+    shape = _Shape(parts.segment, parts.version is None, True, "", ())
+    choice = next(_choices(parts, wanted, conditions_of(None, None)))
+    parameters = {
+        "project": project_id,
+        "limit": wanted.limit,
+        "offset": wanted.offset,
+        "last": wanted.last,
+        "threshold": wanted.threshold,
+        "vector": encode_vector(vector),
+        "version": str(parts.version),
+        "ef_search": str(choice.ef_search),
+    }
+    return _statement(shape, choice.plan, choice.walked, parts.dimensions), parameters
 
 
 def _rank(
@@ -224,7 +250,8 @@ def _count(segment: int, conditions: Conditions, *, at_most: int) -> int:
         f" WHERE true {conditions.text} LIMIT %(at_most)s) AS counted"
     )
     settings = {"enable_seqscan": "off"} if conditions.is_indexed else {}
-    rows = _execute(settings, statement, {**conditions.parameters, "at_most": at_most})
+    parameters = {**conditions.parameters, "at_most": at_most}
+    rows = run(statement, parameters, settings, prepare=True)
     return int(rows[0][0])
 
 
@@ -373,32 +400,11 @@ def _run(
         "version": str(parts.version),
         "ef_search": str(choice.ef_search),
     }
-    rows = _execute(settings, statement, parameters)
+    # Rows of a large project that are compared one by one are many.
+    is_long = parts.segment is not None and choice.plan is not Plan.HNSW
+    with within(LONGEST_S) if is_long and not is_bounded() else nullcontext():
+        rows = run(statement, parameters, settings, prepare=True)
     at_home, guarded, candidates, farthest, stored, _, _ = rows[0]
     hits = [Hit(row[5], float(row[6])) for row in rows if row[5] is not None]
     is_cut = bool(hits) and farthest is not None and 1 - farthest >= hits[-1].similarity
     return _Found(at_home, guarded, int(candidates), is_cut, stored is not None, hits)
-
-
-def _execute(
-    settings: dict[str, str], statement: Any, parameters: dict[str, Any]
-) -> list[tuple[Any, ...]]:
-    """Run a statement with settings of its own, in one transaction and one round trip."""
-    if not settings:
-        with open_cursor(prepare=True) as cursor:
-            cursor.execute(statement, parameters)
-            return list(cursor.fetchall())
-    connection.ensure_connection()
-    plain: psycopg.Connection[Any] = connection.connection
-    with open_cursor(prepare=True) as setting, open_cursor(prepare=True) as cursor:
-        # What the server says to either comes when the pipeline ends.
-        with connection.wrap_database_errors, plain.pipeline():
-            setting.execute(_setting(tuple(settings)), list(settings.values()))
-            cursor.execute(statement, parameters)
-        return list(cursor.fetchall())
-
-
-@lru_cache
-def _setting(names: tuple[str, ...]) -> sql.SQL:
-    """Return the statement that changes settings until the transaction ends."""
-    return trusted(f"SELECT {', '.join(f'set_config({name!r}, %s, true)' for name in names)}")

@@ -92,14 +92,14 @@ def size_of(segment: int) -> tuple[int, int]:
     """Return the bytes of a segment's table, and of its graph."""
     table, graph = (
         int(_one("SELECT coalesce(pg_table_size(to_regclass(%(name)s)), 0)", name=name))
-        for name in (name_of(segment), _graph_of(segment))
+        for name in (name_of(segment), graph_of(segment))
     )
     return table, graph
 
 
 def has_graph(segment: int) -> bool:
     """Say whether the segment's graph is there and valid."""
-    return _is_valid(_graph_of(segment))
+    return _is_valid(graph_of(segment))
 
 
 def progress_of(segment: int) -> Progress | None:
@@ -114,6 +114,24 @@ def progress_of(segment: int) -> Progress | None:
         )
         row = cursor.fetchone()
     return None if row is None else Progress(row[0], int(row[1]), int(row[2]))
+
+
+def progress_by_segment() -> dict[int, Progress]:
+    """Return how far PostgreSQL is with all indexes of segments that are being built."""
+    with open_cursor() as cursor:
+        cursor.execute(
+            "SELECT table_.relname, build.phase,"
+            " CASE WHEN tuples_total > 0 THEN tuples_done ELSE blocks_done END,"
+            " CASE WHEN tuples_total > 0 THEN tuples_total ELSE blocks_total END"
+            " FROM pg_stat_progress_create_index build"
+            " JOIN pg_class table_ ON table_.oid = build.relid"
+            " WHERE table_.relname ~ %(pattern)s",
+            {"pattern": f"^{PARENT}_[0-9]+$"},
+        )
+        return {
+            int(name.rpartition("_")[2]): Progress(phase, int(done), int(total))
+            for name, phase, done, total in cursor.fetchall()
+        }
 
 
 def _one(statement: Any, **parameters: Any) -> Any:
@@ -136,7 +154,8 @@ def _is_valid(index: str) -> bool:
     )
 
 
-def _graph_of(segment: int) -> str:
+def graph_of(segment: int) -> str:
+    """Return the name of a segment's graph."""
     return f"{name_of(segment)}_graph"
 
 
@@ -234,7 +253,7 @@ def index(
 ) -> None:
     """Build those of a segment's indexes that are not there: the graph last.
 
-    language: what its texts are written in; without one, there is no index on their words.
+    language: what its texts are written in, None where nobody said.
     """
     name = name_of(segment)
     statements = {
@@ -247,7 +266,7 @@ def index(
             each: f"CREATE INDEX {{name}} ON {{table}} {on}"
             for each, on in _indexes_on_words(segment, language).items()
         },
-        _graph_of(segment): f"CREATE INDEX {{name}} ON {{table}} {_hnsw(dimensions, settings)}",
+        graph_of(segment): f"CREATE INDEX {{name}} ON {{table}} {_hnsw(dimensions, settings)}",
     }
     for each, statement in statements.items():
         if not _is_there(each):
@@ -280,7 +299,7 @@ def rebuild_graph(segment: int, dimensions: int, settings: GraphSettings) -> Non
 
     Blocks neither reading nor writing. Not inside a transaction.
     """
-    old, new = _graph_of(segment), f"{_graph_of(segment)}_new"
+    old, new = graph_of(segment), f"{graph_of(segment)}_new"
     names = {"old": sql.Identifier(old), "new": sql.Identifier(new)}
     with open_cursor() as cursor:
         # It waits for every transaction that is under way, of whatever project: an export may last.
@@ -345,8 +364,6 @@ def index_words(segment: int, language: str | None) -> None:
 
 def _indexes_on_words(segment: int, language: str | None) -> dict[str, str]:
     """Return the indexes that searches by words use, by name, and what they are on."""
-    if language is None:
-        return {}
     # Whatever waits to be added to an index is read by every search; this one has time to add it.
     found = {
         words_index(segment, language): f"USING gin (({lexemes('text', language)}))"

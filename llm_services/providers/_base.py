@@ -1,6 +1,6 @@
 """What every provider takes, returns and raises."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -46,9 +46,14 @@ class Provider(Protocol):
         """
         ...
 
-    def parts(self, texts: Sequence[str], *, purpose: Purpose) -> Iterator[tuple[int, Embedded]]:
-        """Yield the vectors as they come, each lot with the number of its first text.
+    def parts(
+        self, texts: Sequence[str], *, purpose: Purpose, known: Collection[int] = frozenset()
+    ) -> Iterator[tuple[Sequence[int], Embedded]]:
+        """Yield the vectors as they come, each lot with the numbers of its texts.
 
+        known: the numbers of texts that are not to be embedded. The others are divided into lots
+        as if all were: a call that was interrupted asks, when it is repeated without what came, for
+        the very lots that did not come.
         Raises as `embed`, after what came in spite of the failure has been yielded.
         """
         ...

@@ -4,9 +4,10 @@ Errors say what happened in our own words and name the provider's status, never 
 its answer holds, or the key.
 """
 
+import hashlib
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -40,7 +41,7 @@ _PATIENCE_S = {Purpose.DOCUMENT: 60.0, Purpose.QUERY: 15.0}
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 8.0
 # Batches of one call that are under way at once.
 _CONCURRENCY = 4
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504, 529})
+_PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 # What providers answer to a text that is too long, and to much else.
 _REFUSED = frozenset({400, 413, 422})
 _NOT_THERE = frozenset({404, 405, 410})
@@ -82,12 +83,12 @@ class _Passing(Exception):
 class _Batch:
     """Texts that go out together, unless the provider refuses them.
 
-    first: the number of the first; parts: what came back, with the number of its first text.
+    numbers: which texts these are. parts: what came back, with the numbers of its texts.
     """
 
+    numbers: Sequence[int]
     texts: Sequence[str]
-    first: int
-    parts: list[tuple[int, Embedded]] = field(default_factory=list)
+    parts: list[tuple[Sequence[int], Embedded]] = field(default_factory=list)
 
 
 class HttpProvider(ABC):
@@ -96,6 +97,11 @@ class HttpProvider(ABC):
     limits: ClassVar[Limits]
     has_purposes: bool = False
     is_local: bool = False
+    # Whether requests for documents carry a key that follows from what they ask for: then a
+    # provider that keeps its answers for a while answers a repeated request without working, and
+    # charging, again. Protocols whose own clients send such keys: those repeat them when they try
+    # again after a failure, so failures are not what is kept.
+    sends_idempotency_key: ClassVar[bool] = False
 
     def __init__(self, service: Service, api_key: str) -> None:
         self.service = service
@@ -119,17 +125,22 @@ class HttpProvider(ABC):
 
     def embed(self, texts: Sequence[str], *, purpose: Purpose) -> Embedded:
         """Return a vector for every text; see Provider."""
-        by_number = dict(self.parts(texts, purpose=purpose))
-        return joined([by_number[number] for number in sorted(by_number)], self.service.dimensions)
+        parts = sorted(self.parts(texts, purpose=purpose), key=lambda part: part[0][0])
+        return joined([made for _, made in parts], self.service.dimensions)
 
-    def parts(self, texts: Sequence[str], *, purpose: Purpose) -> Iterator[tuple[int, Embedded]]:
+    def parts(
+        self, texts: Sequence[str], *, purpose: Purpose, known: Collection[int] = frozenset()
+    ) -> Iterator[tuple[Sequence[int], Embedded]]:
         """Yield the vectors as they come; see Provider."""
-        batches = [_Batch(*each) for each in _batches(texts, self.limits)]
+        batches = []
+        for together in _batches(texts, self.limits):
+            if numbers := [number for number in together if number not in known]:
+                batches.append(_Batch(numbers, [texts[number] for number in numbers]))
         failures: dict[int, BaseException] = {}
         for batch, failure in self._answers(batches, purpose):
             yield from batch.parts
             if failure is not None:
-                failures[batch.first] = failure
+                failures[batch.numbers[0]] = failure
         if failures:
             raise failures[min(failures)]
 
@@ -154,10 +165,10 @@ class HttpProvider(ABC):
                 _cancel(asked)
 
     def _fill(self, batch: "_Batch", purpose: Purpose) -> None:
-        self._embed_batch(batch, batch.texts, batch.first, purpose)
+        self._embed_batch(batch, batch.texts, batch.numbers, purpose)
 
     def _embed_batch(
-        self, batch: "_Batch", texts: Sequence[str], first: int, purpose: Purpose
+        self, batch: "_Batch", texts: Sequence[str], numbers: Sequence[int], purpose: Purpose
     ) -> None:
         """Get the vectors of a batch, halving it while the provider refuses it as it is.
 
@@ -165,20 +176,20 @@ class HttpProvider(ABC):
         once than others of their protocol.
         """
         try:
-            batch.parts.append((first, self._ask(texts, purpose)))
+            batch.parts.append((numbers, self._ask(texts, purpose)))
         except _Refused as refusal:
             if len(texts) == 1:
-                raise self._explained(refusal.status, first, purpose) from None
+                raise self._explained(refusal.status, numbers[0], purpose) from None
         else:
             return
         middle = len(texts) // 2
-        self._embed_batch(batch, texts[:middle], first, purpose)
-        self._embed_batch(batch, texts[middle:], first + middle, purpose)
+        self._embed_batch(batch, texts[:middle], numbers[:middle], purpose)
+        self._embed_batch(batch, texts[middle:], numbers[middle:], purpose)
 
     def _explained(self, status: int, index: int, purpose: Purpose) -> DomainError:
         """Return what it means that a text was refused: does the provider take any?"""
         try:
-            self._ask([_PROBE], purpose)
+            self._ask([_PROBE], purpose, may_be_kept=False)
         except _Refused:
             return self._misconfigured(
                 "refuses every text. Check the model's name, the dimensions and the key", status
@@ -192,7 +203,11 @@ class HttpProvider(ABC):
         return TextRefused(index, reason, provider_status=status)
 
     # --- One request ------------------------------------------------------------------------------
-    def _ask(self, texts: Sequence[str], purpose: Purpose) -> Embedded:
+    def _ask(self, texts: Sequence[str], purpose: Purpose, *, may_be_kept: bool = True) -> Embedded:
+        """Return the vectors of texts; raise _Refused where the provider takes offence at them.
+
+        may_be_kept: whether an answer that the provider has kept will do.
+        """
         patience = _PATIENCE_S[purpose]
         deadline = time.monotonic() + patience
         tries = Retrying(
@@ -202,14 +217,21 @@ class HttpProvider(ABC):
             reraise=True,
         )
         request = self.body(texts, purpose)
+        # Queries are short, and trying an instance out is to tell what the provider says now.
+        is_keyed = self.sends_idempotency_key and purpose is Purpose.DOCUMENT and may_be_kept
+        key = _idempotency_key(request) if is_keyed else None
         try:
-            return tries(self._try, request, len(texts), deadline)
+            return tries(self._try, request, key, len(texts), deadline)
         except _Passing as failure:
             raise failure.error from failure.__cause__
 
-    def _try(self, request: dict[str, Any], count: int, deadline: float) -> Embedded:
+    def _try(
+        self, request: dict[str, Any], idempotency_key: str | None, count: int, deadline: float
+    ) -> Embedded:
         left = max(deadline - time.monotonic(), 0.1)
         endpoint, headers, extra = self._with_key()
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
         try:
             reply = outgoing.post(
                 endpoint, headers=headers, body=orjson.dumps({**request, **extra}), total_s=left
@@ -365,8 +387,13 @@ def _details(status: int | None) -> dict[str, Any]:
     return {} if status is None else {"provider_status": status}
 
 
-def _batches(texts: Sequence[str], limits: Limits) -> Iterator[tuple[Sequence[str], int]]:
-    """Yield the texts in pieces within the limits, each with the number of its first.
+def _idempotency_key(request: dict[str, Any]) -> str:
+    """Return what names a request by what it asks for: its model, its texts, and nothing else."""
+    return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _batches(texts: Sequence[str], limits: Limits) -> Iterator[range]:
+    """Yield the numbers of texts that fit into a request together.
 
     A text that is longer than a batch may be is one by itself.
     """
@@ -374,11 +401,11 @@ def _batches(texts: Sequence[str], limits: Limits) -> Iterator[tuple[Sequence[st
     for index, text in enumerate(texts):
         full = index - first == limits.texts or characters + len(text) > limits.characters
         if full and index > first:
-            yield texts[first:index], first
+            yield range(first, index)
             first, characters = index, 0
         characters += len(text)
     if first < len(texts):
-        yield texts[first:], first
+        yield range(first, len(texts))
 
 
 def _wanted_pause(state: RetryCallState) -> float:

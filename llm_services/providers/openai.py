@@ -15,6 +15,8 @@ class OpenAiProvider(HttpProvider):
 
     # OpenAI takes 2048 texts and 300 000 tokens; other servers less, which halving finds out.
     limits = Limits(texts=128, characters=300_000)
+    # As the published clients of OpenAI do; servers that do not know the header ignore it.
+    sends_idempotency_key = True
 
     def body(self, texts: Sequence[str], purpose: Purpose) -> dict[str, Any]:
         """Return the request for a batch."""

@@ -13,4 +13,5 @@ urlpatterns = [
     path(f"{_ONE}/share/<str:user>", views.OneShare.as_view()),
     path(f"{_ONE}/shared-with", views.SharedWith.as_view()),
     path(f"{_ONE}/transfer-ownership", views.Transfer.as_view()),
+    path(f"{_ONE}/audit-log", views.AuditLog.as_view()),
 ]

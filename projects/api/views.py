@@ -5,6 +5,13 @@ from typing import Any
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from accounts.api.audit_serializers import (
+    EXAMPLE,
+    AuditListing,
+    AuditLogOut,
+    log_shown,
+    wanted_in,
+)
 from accounts.authentication import PublicReading, actor_of
 from accounts.models import Role
 from accounts.policy import Level
@@ -278,6 +285,33 @@ class Transfer(Resource):
                 "new_path": f"/v1/projects/{receiver}/{moved.handle}",
             }
         )
+
+
+class AuditLog(Resource):
+    """Who changed who may do what with a project."""
+
+    queries = {"get": AuditListing}
+
+    @operation(
+        "Read the audit log of a project",
+        name="list_project_audit_log",
+        tag=SHARING,
+        answers={200: AuditLogOut},
+        errors=[404],
+        query=AuditListing,
+        description=(
+            "Shares, settings, transfers, deletions of embeddings, and what administrators did: "
+            "the newest first. Entries are never changed, and hold no secrets."
+        ),
+        examples=[EXAMPLE],
+    )
+    def get(self, request: Request, owner: str, project: str) -> Response:
+        """Return what was changed about the project; for its owner."""
+        actor = actor_of(request)
+        found = selectors.project_for(actor, Level.OWNER, owner=owner, handle=project)
+        rows = selectors.audit_log_of(found, wanted_in(self.query))
+        page = page_of(rows, limit=self.query["limit"], offset=self.query["offset"])
+        return Response(log_shown(page, for_owner=not actor.is_admin))
 
 
 def _shown(project: Project) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from projects.metadata._cost import (
     size_of,
 )
 from projects.metadata._explanation import MAX_VIOLATIONS, Violation, explained
+from projects.metadata._inference import infer_schema
 from projects.metadata._parts import parts_of
 from projects.metadata._reading import (
     DIALECTS,
@@ -44,6 +45,7 @@ __all__ = [
     "Violation",
     "check_schema",
     "describe",
+    "infer_schema",
     "validator_for",
 ]
 

@@ -6,7 +6,10 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, transaction
 
+from accounts import audit
+from accounts.audit import Verb
 from accounts.models import User
+from accounts.policy import Actor
 from common.canonical_names import check_canonical_name
 from common.database import violated
 from common.errors import Conflict, DomainError, Invalid, Unprocessable
@@ -22,7 +25,7 @@ _DESCRIBED = ("name", "description", "metadata")
 
 
 def bring_project(
-    *, owner: User, handle: str, instance: Instance, values: Mapping[str, Any]
+    *, actor: Actor, owner: User, handle: str, instance: Instance, values: Mapping[str, Any]
 ) -> Project:
     """Create a project that comes from elsewhere, not yet public and without a schema.
 
@@ -51,11 +54,12 @@ def bring_project(
         raise Conflict(
             f"Project '{project}' already exists. Choose another handle for what is brought."
         ) from error
+    audit.note(actor, Verb.IMPORT, project, instance=str(instance))
     return project
 
 
 def settle_project(
-    project: Project, *, values: Mapping[str, Any], grants: Iterable[Grant]
+    project: Project, *, actor: Actor, values: Mapping[str, Any], grants: Iterable[Grant]
 ) -> list[Grant]:
     """Give a project that was brought its schema, its grants and its times; it is whole then.
 
@@ -72,11 +76,14 @@ def settle_project(
             left_out.append(grant)
         else:
             ProjectShare.objects.create(subject=project, user=user, role=grant.role)
+            audit.note(actor, Verb.SHARE, project, user=user.handle, role=grant.role)
     try:
         project.metadata_schema = check_schema(schema) if schema else ""
     except InvalidSchema as error:
         raise Unprocessable(str(error)) from error
     project.public_read = values["public_read"]
+    if project.public_read:
+        audit.note(actor, Verb.PUBLISH, project)
     project.save(update_fields=["metadata_schema", "public_read"])
     # Saving would say that it was changed now.
     times = {name: values[name] for name in ("created_at", "updated_at")}

@@ -6,6 +6,8 @@ from typing import Any, cast
 from django.db import IntegrityError, transaction
 from django.db.models import TextChoices
 
+from accounts import audit
+from accounts.audit import Verb
 from accounts.models import User
 from accounts.policy import Actor, Level, reach_of, require_account
 from accounts.selectors import user_named
@@ -67,7 +69,10 @@ def create_project(*, actor: Actor, owner: str, handle: str, values: Mapping[str
             project.save(force_insert=True)
     except IntegrityError as error:
         raise Conflict(f"Project '{project}' already exists.") from error
-    replace_shares(project, values)
+    audit.note(actor, Verb.CREATE, project, instance=str(instance))
+    if project.public_read:
+        audit.note(actor, Verb.PUBLISH, project)
+    replace_shares(actor, project, values)
     return project_for(actor, Level.READER, owner=owner, handle=handle)
 
 
@@ -97,7 +102,7 @@ def replace_project(
     if instance is None:
         message = "A project always has an instance: give instance_owner and instance_handle."
         raise Invalid(message, errors=[FieldError("body.instance_handle", message)])
-    _apply(project, {**defaults, **values}, instance)
+    _apply(actor, project, {**defaults, **values}, instance)
     return project_for(actor, Level.READER, owner=owner, handle=handle), False
 
 
@@ -109,7 +114,7 @@ def update_project(*, actor: Actor, owner: str, handle: str, changes: Mapping[st
     project = held(found, stops_uploads=not rules.isdisjoint(changes))
     if "shared_with" in changes and changes["shared_with"] is None:
         changes = {**changes, "shared_with": []}
-    _apply(project, changes, _named_instance(project.owner, changes, project=project))
+    _apply(actor, project, changes, _named_instance(project.owner, changes, project=project))
     return project_for(actor, Level.READER, owner=owner, handle=handle)
 
 
@@ -143,6 +148,7 @@ def remove(actor: Actor, project: Project, on_resources: OnResources) -> None:
         raise DefaultProjectProtected("The default project cannot be deleted.")
     for ask in before_deletion:
         ask(project, on_resources)
+    audit.note(actor, Verb.DELETE, project, on_resources=on_resources)
     project.delete()
 
 
@@ -191,6 +197,7 @@ def transfer_project(*, actor: Actor, owner: str, handle: str, new_owner: str) -
     ProjectShare.objects.filter(subject=project, user=receiver).delete()
     # A key that its maker restricted to this project served the old owner.
     project.api_keys.all().delete()
+    audit.note(actor, Verb.TRANSFER, project, old_owner=owner, new_owner=new_owner)
     return project
 
 
@@ -204,6 +211,7 @@ def change_instance(project: Project, instance: Instance) -> Project:
     found = held(project, stops_uploads=True)
     found.instance = _held(instance)
     found.save(update_fields=["instance", "updated_at"])
+    audit.note(None, Verb.UPDATE, found, fields=["instance"], instance=str(found.instance))
     return found
 
 
@@ -243,7 +251,10 @@ def _named_instance(
     return instance
 
 
-def _apply(project: Project, values: Mapping[str, Any], instance: Instance | None) -> None:
+def _apply(
+    actor: Actor, project: Project, values: Mapping[str, Any], instance: Instance | None
+) -> None:
+    was_public = project.public_read
     if instance is not None and instance.pk != project.instance_id:
         instance = _held(instance)
         if instance.dimensions != project.instance.dimensions:
@@ -252,7 +263,13 @@ def _apply(project: Project, values: Mapping[str, Any], instance: Instance | Non
         project.instance = instance
     _fill(project, values)
     project.save()
-    replace_shares(project, values)
+    fields = sorted(set(values) - {"shared_with", "public_read"})
+    if fields:
+        audit.note(actor, Verb.UPDATE, project, fields=fields, instance=str(project.instance))
+    if project.public_read != was_public:
+        verb = Verb.PUBLISH if project.public_read else Verb.UNPUBLISH
+        audit.note(actor, verb, project)
+    replace_shares(actor, project, values)
 
 
 def _held(instance: Instance) -> Instance:

@@ -6,6 +6,8 @@ from uuid import UUID
 
 from django.db import IntegrityError, transaction
 
+from accounts import audit
+from accounts.audit import Verb
 from accounts.models import User
 from accounts.policy import Actor, Level, reach_of
 from common.canonical_names import (
@@ -50,6 +52,7 @@ def create_own_project(
 
     given = values.get("canonical_name")
     save_named(given, display_name=project.name, what="project", save=save)
+    audit.note(actor, Verb.CREATE, project, instance=str(project.instance))
     return project
 
 
@@ -122,6 +125,7 @@ def _change(
         _rename(project, values["canonical_name"])
     _fill(project, values, merge=merge)
     _save(project, update_fields=["handle", "name", "metadata", "updated_at"])
+    audit.note(actor, Verb.UPDATE, project, fields=sorted(values))
     return project
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 from django.db import transaction
 
+from accounts import audit
+from accounts.audit import Verb
 from accounts.models import Role, User
 from accounts.policy import Actor, Level
 from common.errors import FieldError, Invalid, NotFound
@@ -33,10 +35,12 @@ def share_project(*, actor: Actor, owner: str, handle: str, user: str, role: Rol
         _refuse_public_editor(role)
         project.public_read = True
         project.save(update_fields=["public_read", "updated_at"])
+        audit.note(actor, Verb.PUBLISH, project)
     else:
         ProjectShare.objects.update_or_create(
             subject=project, user=grantee(project.owner, user), defaults={"role": role}
         )
+        audit.note(actor, Verb.SHARE, project, user=user, role=role)
     return project
 
 
@@ -50,10 +54,12 @@ def unshare_project(*, actor: Actor, owner: str, handle: str, user: str) -> Proj
     if user == EVERYBODY and project.public_read:
         project.public_read = False
         project.save(update_fields=["public_read", "updated_at"])
+        audit.note(actor, Verb.UNPUBLISH, project)
         return project
     deleted, _ = ProjectShare.objects.filter(subject=project, user__handle=user).delete()
     if not deleted:
         raise NotFound(f"Project '{project}' is not shared with '{user[:40]}'.")
+    audit.note(actor, Verb.UNSHARE, project, user=user)
     return project
 
 
@@ -65,14 +71,19 @@ def grants_of(project: Project) -> list[Grant]:
     ]
 
 
-def replace_shares(project: Project, values: Mapping[str, Any]) -> None:
+def replace_shares(actor: Actor, project: Project, values: Mapping[str, Any]) -> None:
     """Make `shared_with`, if given, the exact list of grants."""
     if values.get("shared_with") is None:
         return
     wanted = _roles(project.owner, values["shared_with"])
+    before = {share.user: Role(share.role) for share in ProjectShare.of(project)}
     ProjectShare.objects.filter(subject=project).exclude(user__in=wanted).delete()
     for user, role in wanted.items():
         ProjectShare.objects.update_or_create(subject=project, user=user, defaults={"role": role})
+        if before.pop(user, None) != role:
+            audit.note(actor, Verb.SHARE, project, user=user.handle, role=role)
+    for user in before:
+        audit.note(actor, Verb.UNSHARE, project, user=user.handle)
 
 
 def _roles(owner: User, grants: Iterable[Grant]) -> dict[User, Role]:

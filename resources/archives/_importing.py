@@ -88,7 +88,9 @@ def import_archive(
             user = user_named(owner)
             require_account(actor, Level.OWNER, user)
             based_on, is_new = _instance_for(actor, user, manifest["instance"], instance)
-            project = bring_project(owner=user, handle=handle, instance=based_on, values=described)
+            project = bring_project(
+                actor=actor, owner=user, handle=handle, instance=based_on, values=described
+            )
             outcome = Imported(str(project), str(based_on), is_new)
             outcome.embeddings = _embeddings(archive, manifest, project, on_progress)
             for name in RESOURCE_FIELDS:
@@ -97,7 +99,7 @@ def import_archive(
             _index(actor, project, manifest["index"])
             grants = [Grant(each["user"], Role(each["role"])) for each in manifest["grants"]]
             outcome.not_granted = settle_project(
-                project, values=described, grants=grants if with_grants else []
+                project, actor=actor, values=described, grants=grants if with_grants else []
             )
             if not with_grants:
                 outcome.not_granted = grants

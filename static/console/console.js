@@ -40,8 +40,8 @@ document.addEventListener("keydown", (event) => {
     searchField()?.focus();
   } else if (event.key === "?") {
     document.getElementById("keys").showModal();
-  } else if (keys === "gp") {
-    document.querySelector("[data-go=p]").click();
+  } else if (/^g[a-z]$/.test(keys)) {
+    document.querySelector(`[data-go=${keys[1]}]`)?.click();
   }
 });
 
@@ -88,4 +88,6 @@ for (const name of ["htmx:responseError", "htmx:sendError"]) {
 }
 
 prepare(document);
+// Where the tabs do not fit, the one that is open is in sight.
+document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 document.addEventListener("htmx:load", (event) => prepare(event.detail.elt));

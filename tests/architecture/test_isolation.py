@@ -107,7 +107,7 @@ def test_lists_and_counts_are_ones_own(tenants: tuple[Tenant, Tenant]) -> None:
     for tenant in tenants:
         assert tenant.get("/v1/projects/{}")["total_count"] == 2
         assert tenant.get("/v1/llm-services/{}")["total_count"] == 1
-        assert tenant.get("/v1/llm-service-definitions/{}")["total_count"] == 9
+        assert tenant.get("/v1/llm-service-definitions/{}")["total_count"] == 10
         listed = tenant.get("/v1/embeddings/{}/letters")
         assert listed["total_count"] == 4
         assert [each["text_id"] for each in listed["embeddings"]] == [

@@ -172,7 +172,7 @@ def test_jobs_of_one_lock_run_one_after_the_other(log: Path, file: Path) -> None
 @committing
 def test_a_failing_job_is_tried_three_times(log: Path, file: Path) -> None:
     jobs.defer("tests.fail", file=str(file))
-    with worker(log) as one:
+    with worker(log, looks_every_s=0.2) as one:
         job = wait_for_end("failed")
         assert job.attempts == jobs.TRIES == 3
         assert job_tasks.notes(file) == ["tries"] * 3

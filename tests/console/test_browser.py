@@ -1,5 +1,6 @@
 """The console in a real browser, on a real server: no violation, no error, no foreign request."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ _LISTEN = (
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Armarium]:
     """A server with Alice, Sam, and Alice's project `notes` with three texts."""
-    running = Armarium(tmp_path_factory.mktemp("console") / "data")
+    running = Armarium(tmp_path_factory.mktemp("console") / "data").migrated()
     running.start("--no-demo", "--no-worker")
     try:
         yield running
@@ -50,6 +51,13 @@ def key(server: Armarium) -> str:
     status, _ = server.request("POST", "/v1/embeddings/alice/notes", {"embeddings": rows}, key=key)
     assert status == 201
     return key
+
+
+@pytest.fixture(scope="module")
+def admin_key(server: Armarium) -> str:
+    """The key of an administrator."""
+    made = server.manage("createowner", "ada", "--admin", "--json")
+    return str(json.loads(made.stdout)["api_key"])
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +118,7 @@ def test_from_signing_in_to_deleting(person: Person, key: str) -> None:
     page.get_by_text("/p/alice/diaries/").wait_for()
     page.get_by_role("button", name="Create project").click()
     page.get_by_text("Project created.").wait_for()
-    page.get_by_text("No texts yet").wait_for()
+    page.get_by_role("heading", name="Upload texts").wait_for()
 
     page.goto("/p/alice/notes/")
     page.get_by_label("Search this project").fill("a kitten taking a nap")
@@ -166,9 +174,59 @@ PAGES = [
     "/p/alice/notes/texts?key=language",
     "/p/alice/notes/texts/n0",
     "/p/alice/notes/search?text_id=n0",
+    "/p/alice/notes/map?key=language",
     "/p/alice/notes/sharing",
     "/p/alice/notes/settings",
+    "/p/alice/notes/audit-log",
+    "/jobs/",
 ]
+ADMIN_PAGES = [
+    "/manage/",
+    "/manage/doctor",
+    "/manage/accounts",
+    "/manage/accounts/sam",
+    "/manage/new-account",
+    "/manage/sanity-check?run=yes",
+    "/manage/audit-log",
+    "/jobs/",
+]
+
+
+def _check(page: Any, address: str, width: int) -> None:
+    """Check that a page fits its window, and that axe finds nothing serious."""
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, address
+    found = axe.Axe().run(page).response["violations"]
+    serious = [
+        (each["id"], [node["html"] for node in each["nodes"]])
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ]
+    assert serious == [], address
+
+
+@pytest.mark.parametrize(
+    ("scheme", "width"), [("light", 390), ("dark", 1200)], ids=["narrow", "dark"]
+)
+def test_pages_for_administrators_fit_and_are_accessible(
+    scheme: str, width: int, chromium: Any, server: Armarium, key: str, admin_key: str
+) -> None:
+    viewport = {"width": width, "height": 844}
+    someone = Person(chromium, server, color_scheme=scheme, viewport=viewport)
+    page = someone.page
+    someone.sign_in(admin_key)
+    page.keyboard.press("g")
+    page.keyboard.press("j")
+    page.get_by_role("heading", name="Jobs", exact=True).wait_for()
+    for address in ADMIN_PAGES:
+        page.goto(address)
+        _check(page, address, width)
+    page.goto("/manage/new-account")
+    page.get_by_label("Handle").fill(f"new-{scheme}")
+    page.get_by_role("button", name="Create the account").click()
+    page.get_by_role("button", name="Copy").wait_for()
+    _check(page, "/manage/new-account (made)", width)
+    assert someone.complaints == []
+    someone.context.close()
 
 
 @pytest.mark.parametrize(
@@ -183,14 +241,7 @@ def test_pages_fit_and_are_accessible(
     someone.sign_in(key)
     for address in PAGES:
         page.goto(address)
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, address
-        found = axe.Axe().run(page).response["violations"]
-        serious = [
-            (each["id"], [node["html"] for node in each["nodes"]])
-            for each in found
-            if each["impact"] in ("serious", "critical")
-        ]
-        assert serious == [], address
+        _check(page, address, width)
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(22, 24, 29)") is (scheme == "dark")
     assert someone.complaints == []

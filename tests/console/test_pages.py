@@ -52,9 +52,11 @@ def test_a_project_is_created_on_the_built_in_model(texts: Cast) -> None:
     assert 'value="_system/builtin" checked' in text
     sent = {"handle": "diaries", "description": "Of 1791", "instance": "_system/builtin"}
     created: Any = client.post("/new-project", sent)
-    assert created.headers["Location"] == "/p/sam/diaries/"
+    # Its first texts are next.
+    assert created.headers["Location"] == "/p/sam/diaries/upload"
+    assert "Project created." in page(client.get("/p/sam/diaries/upload"))
     text = page(client.get("/p/sam/diaries/"))
-    for word in ("Project created.", "Of 1791", "No texts yet", "ARMARIUM_KEY"):
+    for word in ("Of 1791", "No texts yet", "Upload texts", "ARMARIUM_KEY"):
         assert word in text
 
 

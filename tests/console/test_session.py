@@ -6,7 +6,7 @@ import pytest
 from django.test import Client
 
 from accounts import services as accounts
-from accounts.models import Role
+from accounts.models import Role, Session
 from accounts.policy import BOOTSTRAP_ADMIN
 from tests.console.browser import PROJECT, browser, page
 from tests.factories import Cast, stored
@@ -68,6 +68,14 @@ def test_signing_out_ends_the_session(alice: Cast) -> None:
     again.cookies["sessionid"] = kept
     assert again.get(f"{PROJECT}/").status_code == 302
     assert client.get("/sign-out").status_code == 405
+
+
+def test_signing_in_again_goes_on_with_one_session(alice: Cast) -> None:
+    client = browser()
+    for _ in range(3):
+        assert sign_in(client, handle="alice", password=PASSWORD).status_code == 302
+        page(client.get(f"{PROJECT}/"))
+    assert Session.objects.filter(user__handle="alice").count() == 1
 
 
 def test_a_new_password_ends_other_sessions(alice: Cast) -> None:

@@ -252,6 +252,7 @@ def _definitions(alice: Caller, bob: Caller) -> None:
     assert [(each["definition_handle"], each["dimensions"]) for each in seeded] == [
         ("cohere-v4", 1536),
         ("gemini-embedding-001", 3072),
+        ("minilm-l6-v2", 384),
         ("mistral-embed", 1024),
         ("ollama-nomic", 768),
         ("openai-large", 3072),

@@ -97,7 +97,7 @@ class Row:
     @property
     def reads(self) -> bool:
         """Whether it only reads."""
-        asks = "/similars" in self.route or self.route.endswith("/test")
+        asks = "/similars" in self.route or self.route.endswith(("/test", "/comparison"))
         return asks or (self.method == "GET" and self.status != 204)
 
     def expected(self, actor: str) -> int:
@@ -136,6 +136,8 @@ def _rows() -> Iterator[Row]:
     yield from _embeddings()
     yield from _jobs()
     yield Row("GET", "/v1/admin/sanity-check", "/v1/admin/sanity-check", ADMINS, 200)
+    log = "/v1/admin/audit-log"
+    yield Row("GET", log, f"{log}?limit=200", ADMINS, 200, shows={"sharee"})
     yield Row("GET", "/v1/admin/footgun", "/v1/admin/footgun", ADMINS, 204)
 
 
@@ -227,6 +229,8 @@ def _projects() -> Iterator[Row]:
     to_sam = {"new_owner_handle": "sam"}
     route = f"{one}/transfer-ownership"
     yield Row("POST", route, f"{letters}/transfer-ownership", OWNERS, 200, to_sam)
+    log, path = f"{one}/audit-log", f"{letters}/audit-log?limit=200"
+    yield Row("GET", log, path, OWNERS, 200, shows=sharee)
     index = f"{one}/index"
     yield Row("GET", index, f"{letters}/index", READERS, 200)
     yield Row("PATCH", index, f"{letters}/index", OWNERS, 200, {"ef_search": 200})
@@ -236,6 +240,8 @@ def _projects() -> Iterator[Row]:
     yield Row("DELETE", again, path, OWNERS, 200)
     for step in ("estimate", "comparison"):
         yield Row("GET", f"{again}/{step}", f"{path}/{step}", EDITORS, 200)
+    questions = {"questions": [WORDS]}
+    yield Row("POST", f"{again}/comparison", f"{path}/comparison", EDITORS, 200, questions)
     yield Row("POST", f"{again}/switch", f"{path}/switch", OWNERS, 202)
     # There is one already, which is ready.
     yield Row("POST", again, path, OWNERS, 409, _PROJECT)
@@ -449,7 +455,7 @@ def test_templates_of_the_system_are_read_with_any_key_and_written_by_administra
     for actor in sorted(WITH_KEY):
         listed = world[actor].ask("GET", f"/v1/{kind}/_system")
         assert listed.status == 200, actor
-        assert len(listed["definitions"]) == 8
+        assert len(listed["definitions"]) == 9
         assert world[actor].ask("GET", f"/v1/{kind}/_system/openai-small").status == 200
     assert world["anonymous"].ask("GET", f"/v1/{kind}/_system").status == 401
     for actor in ADMINS:

@@ -550,6 +550,13 @@ PROBES: list[tuple[str, str, str, Any, int]] = [
             ),
             ("GET", "/estimate", "/v1/projects/alice/letters/reembedding/estimate?a=1", None, 400),
             ("GET", "/comparison", "/v1/projects/alice/letters/reembedding/comparison", None, 404),
+            (
+                "POST",
+                "/comparison",
+                "/v1/projects/alice/letters/reembedding/comparison",
+                {"questions": ["a"]},
+                404,
+            ),
             ("POST", "/switch", "/v1/projects/alice/nothing/reembedding/switch", None, 404),
         )
     ),
@@ -696,6 +703,7 @@ _STATE_OF_REEMBEDDING = {
     "get_reembedding": ReembeddingState.FILLING,
     "delete_reembedding": ReembeddingState.FAILED,
     "compare_reembedding": ReembeddingState.READY,
+    "compare_reembedding_by_questions": ReembeddingState.READY,
     "pause_reembedding": ReembeddingState.FILLING,
     "resume_reembedding": ReembeddingState.PAUSED,
     "switch_reembedding": ReembeddingState.READY,

@@ -118,6 +118,7 @@ def make_world() -> World:
     make_embedded(Instance.objects.get(owner__handle="alice", handle="model"), WORDS)
     _make_jobs(cast.project)
     spare = Instance.objects.get(owner__handle="alice", handle="spare")
+    make_embedded(spare, WORDS)
     Reembedding.objects.create(
         project=cast.project,
         instance=spare,
@@ -234,7 +235,7 @@ def found_canaries(answer: Answer) -> set[str]:
 
 
 # --- The state of the database --------------------------------------------------------------------
-_BOOKKEEPING = {"django_migrations", "django_session"}
+_BOOKKEEPING = {"django_migrations", "django_session", "accounts_session"}
 
 
 def fingerprint() -> dict[str, str]:

@@ -13,10 +13,14 @@ from tests.jobs import forget_jobs
 
 @pytest.fixture
 def small_indexes(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Index projects from 300 texts of 64 dimensions on, and seal from 50 on, 25 at once."""
+    """Index projects from 300 texts of 64 dimensions on, and seal from 50 on, 25 at once.
+
+    Whether uploads have ended is looked at as much more often as they are smaller here.
+    """
     settings.INDEX_THRESHOLD = 300 * 64
     monkeypatch.setattr(indexes, "SEAL_FROM", 50)
     monkeypatch.setattr(indexes, "SEAL_CHUNK", 25)
+    monkeypatch.setattr(indexes, "_LOOK_EVERY_S", 0.02)
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ class TestFormats:
         assert ran.code == 0
         assert ran.summary == {
             "project": NAME, "rows": 25, "stored": 25, "replaced": 0, "skipped": 0, "rejected": 0,
-            "complete": True, "stopped": None,
+            "warnings": [], "complete": True, "stopped": None,
         }  # fmt: skip
         self.same(rows)
 
@@ -221,6 +221,75 @@ class TestFormats:
             kept = found[row["text_id"]]
             assert kept.vector.tolist() == row["vector"].astype(np.float32).tolist()
             assert (kept.text, json.loads(kept.metadata)) == (row["text"], row["metadata"])
+
+
+@pytest.mark.usefixtures("alice")
+class TestColumns:
+    def test_csv_is_guessed_and_told(self, tmp_path: Path) -> None:
+        vector = json.dumps(articles(1)[0]["vector"].astype(float).tolist())
+        path = tmp_path / "letters.csv"
+        path.write_text(
+            f'nr;text;embedding;year;author\n1;"Dear Bob;\n""hello""";"{vector}";1801;Ann\n'
+            f'2;Dear Ann;"{vector}";;\n3;too few\n',
+            encoding="utf-8-sig",
+        )
+
+        ran = load(path)
+
+        assert (ran.code, ran.counts) == (1, (2, 0, 0, 1))
+        told = "--columns nr=id text=text embedding=vector year=number author=string"
+        assert told in ran.err
+        # As spreadsheets count: the names of the columns are the first row.
+        assert "row 4: The row has 2 cells; there are 5 columns." in ran.err
+        found = stored()
+        assert found["1"].text == 'Dear Bob;\n"hello"'
+        assert json.loads(found["1"].metadata) == {"year": 1801, "author": "Ann"}
+        assert found["2"].metadata == b"{}"
+        assert load(path).counts == (0, 0, 2, 1)
+
+    @pytest.mark.parametrize("name", ["a.jsonl", "a.csv.gz", "a.parquet"])
+    def test_columns_can_be_said(self, tmp_path: Path, name: str) -> None:
+        row = {"key": "k", "words": "Dear Bob", "numbers": articles(1)[0]["vector"], "year": 1801}
+        numbers = row["numbers"].astype(float).tolist()
+        path = tmp_path / name
+        if name == "a.parquet":
+            pq.write_table(pa.table({each: [row[each]] for each in row}), path)
+        elif name == "a.jsonl":
+            write(path, [line({**row, "numbers": numbers})])
+        else:
+            cells = f'k,Dear Bob,"{numbers}",1801\n'.encode()
+            write(path, [b"key,words,numbers,year\n", cells])
+
+        uses = ["key=id", "words=text", "numbers=vector", "year=number"]
+        assert load(path, "--columns", *uses).counts == (1, 0, 0, 0)
+        kept = stored()["k"]
+        assert (kept.text, json.loads(kept.metadata)) == ("Dear Bob", {"year": 1801})
+        assert "Say which column" in load(path, "--columns", "key=id").refusal
+        if name != "a.jsonl":
+            assert "no column 'x'" in load(path, "--columns", "x=text").refusal
+
+    @pytest.mark.parametrize(
+        ("content", "reason"),
+        [
+            (b"", "it is empty"),
+            (b"text,text\na,b\n", "several columns 'text'"),
+            (b"text\n\xff\n", "not UTF-8"),
+            (b'text\n"never closed\n', "no CSV"),
+            (b'text\n"' + b"x" * 33 * 1024**2 + b'"\n', "field larger"),
+        ],
+        ids=["empty", "twice", "encoding", "quotes", "cell"],
+    )
+    def test_damaged_csv_stores_nothing(self, tmp_path: Path, content: bytes, reason: str) -> None:
+        ran = load(write(tmp_path / "a.csv", [content]), "--columns", "text=text")
+        assert ran.code == 2
+        assert reason in ran.refusal
+        assert stored() == {}
+
+    def test_a_bomb_is_read_in_bounded_memory(self, tmp_path: Path) -> None:
+        # A kilobyte of it unpacks to a megabyte.
+        path = write(tmp_path / "a.csv.gz", [b"text\n", b"\n" * 20_000_000])
+        assert path.stat().st_size < 100_000
+        assert load(path, "--columns", "text=text").counts == (0, 0, 0, 0)
 
 
 @pytest.mark.usefixtures("alice")

@@ -348,6 +348,51 @@ class TestAtOnce:
             assert statuses(answers) == {200: THREADS * 3}
         assert len(shelf.everything()) == 300
 
+    def test_updates_by_filter_reach_every_row_while_rows_move(self, indexed: Fill) -> None:
+        shelf = indexed(300)
+        update = f"{shelf.embeddings}/update"
+        total = 300
+        for turn in range(ROUNDS):
+            shelf.upload(range(1000 + 100 * turn, 1060 + 100 * turn))
+            total += 60
+            bodies = [
+                {"filter": {"row": {"gte": 0}}, "metadata": {"turn": turn, "by": n, "too": n}}
+                for n in range(THREADS // 2)
+            ]
+            with sealing(shelf):
+                answers = at_once([asking(shelf.owner, "POST", update, body) for body in bodies])
+            assert statuses(answers) == {200: len(bodies)}
+            assert {answer["updated_count"] for answer in answers} == {total}
+            rows = [shelf.get(row)["metadata"] for row in (0, 7, 299, 1000, 1059 + 100 * turn)]
+            for metadata in rows:
+                assert metadata["turn"] == turn
+                assert metadata["by"] == metadata["too"]
+            changed = [row["metadata"]["turn"] for row in shelf.everything().values()]
+            assert changed == [turn] * total
+
+    def test_what_is_deleted_by_filter_stays_away_while_rows_move(self, indexed: Fill) -> None:
+        shelf = indexed(300)
+        delete = f"{shelf.embeddings}/delete"
+        left = set(range(300))
+        for turn in range(ROUNDS):
+            first = 1000 + 100 * turn
+            shelf.upload(range(first, first + 60))
+            left |= set(range(first, first + 60))
+            # Of both parts; several ask for each.
+            gone = [row for row in sorted(left) if row % 3 == turn]
+            lots = [gone[n::4] for n in range(4)]
+            bodies = [{"filter": {"row": {"in": lot}}} for lot in lots for _ in range(3)]
+            with sealing(shelf):
+                answers = at_once([asking(shelf.owner, "POST", delete, body) for body in bodies])
+            assert statuses(answers) == {200: len(bodies)}
+            assert sum(answer["deleted_count"] for answer in answers) == len(gone)
+            left -= set(gone)
+            assert set(shelf.everything()) == {name(row) for row in left}
+        indexes.tend(shelf.row.pk)
+        assert set(shelf.everything()) == {name(row) for row in left}
+        found = hits(shelf.search(vectors(64)[0], limit=200))
+        assert {text_id for text_id, _ in found} <= {name(row) for row in left}
+
     def test_delete_all_against_uploads_and_a_build(self, shelf: Shelf) -> None:
         for turn in range(ROUNDS):
             shelf.upload(range(320))

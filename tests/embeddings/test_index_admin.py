@@ -97,9 +97,20 @@ def test_building_again_is_asked_for_all_of_the_chosen_or_none(cast: Cast, setti
     assert "Project 'alice/small' has no index to rebuild" in refused[0]
     assert not SearchIndex.objects.filter(rebuild_requested=True).exists()
     assert accepted(act(ada, SearchIndex, "build_again", [index])) == [
-        "1 indexes will be built again in the background."
+        "1 index will be built again in the background."
     ]
     assert SearchIndex.objects.filter(rebuild_requested=True).get() == index
+
+
+def test_projects_have_their_indexes_built_again(cast: Cast, settings: Any) -> None:
+    ada, index = sign_in(), build(cast, settings)
+    assert ">Build again</button>" in page(ada.get(address(index, "change")))
+    refused = accepted(act(ada, Project, "reindex", [cast.project, make_project("alice", "small")]))
+    assert "Project 'alice/small' has no index to rebuild" in refused[0]
+    assert not SearchIndex.objects.filter(rebuild_requested=True).exists()
+    answer = act(ada, Project, "reindex", [cast.project])
+    assert accepted(answer) == ["1 index will be built again in the background."]
+    assert SearchIndex.objects.get(rebuild_requested=True) == index
 
 
 def test_indexes_are_neither_made_nor_deleted_and_staff_need_permission(

@@ -15,7 +15,7 @@ from pytest_django import Settings
 
 from common import jobs
 from embeddings import indexes, store
-from embeddings.models import RetiredSegment
+from embeddings.models import RetiredSegment, SearchIndex
 from tests.answers import A_TIME
 from tests.embeddings.large import (
     Shelf,
@@ -317,6 +317,18 @@ def test_changes_while_a_segment_is_built_anew_are_carried_over(
     new = {name(row) for row in (1, 301, 3, 303)}
     assert {each for each, row in rows.items() if row["text"] == "new"} == new
     assert_searched_right(shelf, sorted({*range(600)} - {5}), plans={"hnsw"})
+
+
+def test_a_segment_that_is_built_anew_does_not_wait_for_uploads_that_nobody_makes(
+    indexed: Fill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = indexed(300)
+    SearchIndex.objects.update(building_segment=1_000_000)
+    monkeypatch.setattr(indexes, "_LOOK_EVERY_S", 0.5)
+    began = time.monotonic()
+    indexes.tend(shelf.row.pk)
+    assert time.monotonic() - began < indexes._LOOKS * 0.5 / 2
+    assert SearchIndex.objects.get().segment == 1_000_000
 
 
 def test_both_parts_are_seen_as_one(cast: Cast, indexed: Fill, tmp_path: Path) -> None:

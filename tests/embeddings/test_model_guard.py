@@ -1,15 +1,19 @@
 """Vectors of several models in one project are noticed: by their instance, and by themselves."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from django.core.management import call_command
 
 from embeddings.model_guard import least_related, relatedness
 from llm_services.models import EmbeddingModel
 from tests.embeddings import large
 from tests.factories import Answer, Cast, item, make_instance, make_project
+from tests.jobs import run_jobs
 
 LETTERS = "/v1/embeddings/alice/letters"
 PROJECT = "/v1/projects/alice/letters"
@@ -70,6 +74,43 @@ def test_it_is_over_when_the_others_are_gone(cast: Cast) -> None:
     cast.alice.delete(f"{LETTERS}/b")
     assert "warnings" not in cast.alice.get(PROJECT).body
     assert "warnings" not in upload(cast, "c").body
+
+
+def test_files_and_jobs_tell_it_too(
+    cast: Cast, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    upload(cast, "a")
+    other_model(cast)
+    file = tmp_path / "rows.jsonl"
+    rows = [{"text_id": each, "vector": [1, 2, 3]} for each in ("b", "c")]
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    arguments = ("loadembeddings", str(file), "--project", "alice/letters", "--batch-size", "1")
+    call_command(*arguments)
+    told = capsys.readouterr().err
+    assert told.count("were made by the model test-embedding") == 1
+    call_command(*arguments, "--replace", "--json")
+    [warning] = json.loads(capsys.readouterr().out)["warnings"]
+    assert "test-embedding" in warning
+    prefer = {"Prefer": "respond-async"}
+    builtin = {"project_handle": "notes", "instance_owner": "_system", "instance_handle": "builtin"}
+    assert cast.alice.post("/v1/projects/alice", builtin).status == 201
+    texts = [{"text_id": "d", "text": "A text"}]
+    made = cast.alice.post("/v1/embeddings/alice/notes", {"embeddings": texts}, headers=prefer)
+    jobs = "/v1/projects/alice/notes/embedding-jobs"
+    run_jobs()
+    assert cast.alice.get(f"{jobs}/{made['id']}")["warnings"] == []
+    make_instance("alice", "other", dimensions=512)
+    moved = {"instance_owner": "alice", "instance_handle": "other"}
+    assert cast.alice.patch("/v1/projects/alice/notes", moved).status == 200
+    vectors = [item("f", [1.0] * 512, instance_handle="other")]
+    assert cast.alice.post("/v1/embeddings/alice/notes", {"embeddings": vectors}).status == 201
+    back = {"instance_owner": "_system", "instance_handle": "builtin"}
+    assert cast.alice.patch("/v1/projects/alice/notes", back).status == 200
+    texts = [{"text_id": "g", "text": "Another text"}]
+    made = cast.alice.post("/v1/embeddings/alice/notes", {"embeddings": texts}, headers=prefer)
+    run_jobs()
+    [warning] = cast.alice.get(f"{jobs}/{made['id']}")["warnings"]
+    assert "test-embedding" in warning
 
 
 def test_another_instance_of_the_same_model_is_no_change(cast: Cast) -> None:

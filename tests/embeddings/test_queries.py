@@ -136,7 +136,7 @@ BUDGETS: dict[str, tuple[int, str, str, Any, int]] = {
     # A lock against what moves rows, a look where the row is, and the deletion.
     "deleting one": (5, "DELETE", f"{LETTERS}/t00001", None, 200),
     # Uploads and whatever moves rows are waited for.
-    "deleting all": (5, "DELETE", LETTERS, None, 200),
+    "deleting all": (6, "DELETE", LETTERS, None, 200),
 }
 
 

@@ -10,9 +10,9 @@ from embeddings import reembedding
 from embeddings.models import Reembedding
 from llm_services.embedding import embed_documents
 from llm_services.models import Instance
-from tests.answers import assert_refused
+from tests.answers import assert_refused, nothing_changes
 from tests.embeddings import large
-from tests.factories import Answer, Cast, item, make_instance, make_project
+from tests.factories import Answer, Cast, item, make_embedded, make_instance, make_project
 from tests.jobs import run_jobs
 from tests.llm_services.providers.conftest import Serve, instance, serve, server
 from tests.llm_services.providers.servers import DIMENSIONS, Reply, Server, vector_of
@@ -329,6 +329,27 @@ def test_the_comparison_tells_how_much_changes(ready: Cast) -> None:
     ):
         expected.append(aside == used)
     assert answer["overlap"] == answer["same_first"] == pytest.approx(sum(expected) / 3)
+
+
+def test_models_are_compared_by_questions_that_people_ask(ready: Cast) -> None:
+    path = f"{REEMBEDDING}/comparison"
+    asked: dict[str, Any] = {"questions": ["a", "an unusual question"], "k": 3}
+    in_use = Instance.objects.get(handle="model", owner__handle="alice")
+    make_embedded(in_use, *asked["questions"])
+    answer = ready.erin.post(path, asked)
+    assert (answer.status, answer["k"], answer["queries"]) == (200, 3, 2)
+    assert 0 <= answer["overlap"] <= 1
+    assert {each["question"] for each in answer["least_alike"]} == set(asked["questions"])
+    assert {each["text_id"] for each in answer["least_alike"]} == {None}
+    with nothing_changes():
+        for body, place in (
+            ({}, "body.questions"),
+            ({"questions": []}, "body.questions"),
+            ({"questions": ["a"], "k": 0}, "body.k"),
+            ({"questions": ["a", 5]}, "body.questions[1]"),
+        ):
+            assert_refused(ready.erin.post(path, body), 400, location=place)
+        assert ready.rita.post(path, asked).status == 403
 
 
 def _nearest(matrix: Any) -> list[int]:

@@ -17,7 +17,7 @@ from projects.models import Project
 from tests.answers import assert_refused, nothing_changes
 from tests.embeddings.large import Matrix, Ranking, Shelf, assert_ranked, brute_force, hits, name
 from tests.embeddings.large import vectors as demo_vectors
-from tests.factories import Answer, Cast, item, make_project, make_user
+from tests.factories import Answer, Cast, item, make_cast, make_project, make_user
 
 SEALED, GROWING = 300, 40
 ALL = range(SEALED + GROWING)
@@ -491,6 +491,38 @@ def test_a_batch_that_takes_too_long_is_refused(
     # One alone is answered, however long it takes.
     alone = filled.owner.post(f"{filled.similars}/batch", {"queries": queries[:1]})
     assert alone.status == 200
+
+
+@pytest.mark.django_db(transaction=True, serialized_rollback=True)
+@pytest.mark.parametrize(
+    ("path", "body", "within_s"),
+    [
+        ("/v1/similars/alice/letters?mode=hybrid", {"text": "garden", "vector": [1, 2, 3]}, 0),
+        # Not refused before it begins, but stopped by the database.
+        ("/v1/similars/alice/letters?mode=text", {"text": "garden"}, 0.002),
+        ("/v1/similars/alice/letters", {"vector": [1, 2, 3], "group_by": "author"}, 0),
+        ("/v1/similars/alice/letters", {"vector": [1, 2, 3], "fields": ["text"]}, 0),
+        ("/v1/similars/alice/letters/batch", {"queries": [{"vector": [1, 2, 3]}]}, 0),
+        ("/v1/similars", {"projects": ["alice/letters"], "vector": [1, 2, 3]}, 0),
+    ],
+)
+def test_a_search_that_takes_too_long_is_stopped(
+    path: str, body: dict[str, Any], within_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cast = make_cast()
+    items = [
+        item(f"t{n}", [1, n, 1], text="a garden " * 200, metadata={"author": f"A{n}", "n": 1})
+        for n in range(500)
+    ]
+    assert cast.alice.post("/v1/embeddings/alice/letters", {"embeddings": items}).status == 201
+    assert cast.rita.post(path, body).status == 200
+    monkeypatch.setattr(searches, "ONE_WITHIN_S", within_s)
+    stopped = cast.rita.post(path, body)
+    assert_refused(stopped, 503, says="as long as one may take")
+    assert stopped.headers["Retry-After"]
+    # And what comes after it is not.
+    monkeypatch.undo()
+    assert cast.rita.post(path, body).status == 200
 
 
 # --- What it costs, and who may ------------------------------------------------------------------

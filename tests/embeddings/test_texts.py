@@ -178,6 +178,7 @@ def test_more_texts_than_a_request_waits_for_become_a_job(
         "tokens": 0,
         "seconds_left": None,
         "error": None,
+        "warnings": [],
         "created_at": A_TIME,
         "started_at": None,
         "finished_at": None,
@@ -543,6 +544,20 @@ def test_the_command_searches(filled: Cast, capsys: pytest.CaptureFixture[str]) 
     call_command("search", "alice/notes", "pear", "--json", "--filter", '{"name": "plum"}')
     (found,) = json.loads(capsys.readouterr().out)
     assert (found["id"], found["text"]) == ("plum", "plum")
+    call_command("search", "alice/notes", "pear", "--mode", "hybrid", "--limit", "2")
+    printed = capsys.readouterr().out
+    assert "Score" in printed
+    assert "<mark>" not in printed
+    call_command("search", "alice/notes", "pear", "--mode", "text", "--json")
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found == {
+        "id": "pear",
+        "similarity": None,
+        "score": found["score"],
+        "ranks": {"vector": None, "text": 1},
+        "highlight": "<mark>pear</mark>",
+        "text": "pear",
+    }
     call_command("search", "alice/notes", "pear", "--filter", '{"name": "none"}')
     assert "no text that matches" in capsys.readouterr().out
     for arguments in (

@@ -1,8 +1,10 @@
 """Runs Armarium as its users do: `manage.py` as a real process on a data directory of its own."""
 
+import fcntl
 import http.client
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -10,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -54,6 +56,25 @@ class Armarium:
         }
         self.log = data_dir.with_name(f"{data_dir.name}.log")
         self.process: subprocess.Popen[bytes] | None = None
+
+    def migrated(self) -> Self:
+        """Give it a database with all its tables, for tests that are not about the first start.
+
+        The first one who needs it makes it, and all processes of the test run copy it.
+        """
+        of_the_run = Path(os.environ["ARMARIUM_TEST_DATA_DIR"])
+        # `tests.database` removes it at the end.
+        folder = of_the_run.with_name(f"{of_the_run.name}-migrated")
+        folder.mkdir(mode=0o700, exist_ok=True)
+        made, draft = folder / "data", folder / "draft"
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                done = Armarium(draft).manage("migrate", "--verbosity", "0")
+                assert done.returncode == 0, done.stderr
+                draft.rename(made)
+        shutil.copytree(made, self.data_dir)
+        return self
 
     def launch(self, *options: str) -> subprocess.Popen[bytes]:
         """Start `up` and return at once."""

@@ -36,7 +36,7 @@ OLDER_RELEASE = """
 import sys
 import time
 from django.core.management import call_command
-for app in ("llm_services", "resources", "common", "procrastinate", "sessions", "admin", "axes"):
+for app in ("accounts", "projects", "llm_services", "resources", "common", "procrastinate", "sessions", "admin", "axes"):
     call_command("migrate", app, verbosity=0)
 call_command("migrate", "embeddings", "0005", verbosity=0)
 call_command("createowner", "alice")
@@ -181,6 +181,7 @@ def busy(world: World) -> Iterator[Armarium]:
         assert (restored["files"], restored["damaged_files"]) == (3, [])
         # The key of the ring stayed behind: what it sealed cannot be read, all else can.
         assert restored["locked_keys"] == 1
+        ran(other, "rotateencryptionkey", "--erase-unreadable")
         other.start("--no-demo", "--workers", "1")
         yield other
         assert other.terminate()[0] == 0

@@ -35,7 +35,7 @@ def armarium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Armarium]:
         tmp_path_factory.mktemp("bulk") / "data",
         ARMARIUM_MAX_BODY_BYTES="1000000",
         ARMARIUM_MAX_BULK_BYTES="8000000",
-    )
+    ).migrated()
     one.start("--no-demo", "--workers", "1")
     for method, path, body in (
         ("POST", "/v1/users", {"user_handle": "alice"}),

@@ -53,7 +53,7 @@ def armarium(tmp_path: Path) -> Iterator[Armarium]:
         tmp_path / "data",
         ARMARIUM_INDEX_THRESHOLD=str(THRESHOLD_ROWS * DIMENSIONS),
         ARMARIUM_WORKER_HEARTBEAT_S="1",
-    )
+    ).migrated()
     one.start()
     yield one
     one.kill_everything()

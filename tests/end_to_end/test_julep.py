@@ -25,27 +25,22 @@ TEXT = "Grüße aus dem Archiv 📚"
 CONTENT = base64.b64encode(TEXT.encode()).decode()
 
 
-@pytest.fixture(scope="module")
-def armarium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Armarium]:
-    one = Armarium(tmp_path_factory.mktemp("julep") / "data")
-    one.start()
-    yield one
-    one.kill_everything()
+pytestmark = pytest.mark.xdist_group("served")
 
 
 @pytest.fixture
-def address(armarium: Armarium) -> str:
+def address(served: Armarium) -> str:
     """What the client's `base_url` is set to."""
-    return f"http://127.0.0.1:{armarium.port}"
+    return f"http://127.0.0.1:{served.port}"
 
 
 @pytest.fixture
-def sign_up(armarium: Armarium) -> Callable[[], str]:
+def sign_up(served: Armarium) -> Callable[[], str]:
     """Give a function that makes an account and returns its key."""
 
     def make_account() -> str:
         account = {"user_handle": f"dev_{secrets.token_hex(6)}"}
-        status, answer = armarium.request("POST", "/v1/users", account)
+        status, answer = served.request("POST", "/v1/users", account)
         assert status == 201, answer
         return str(answer["api_key"])
 

@@ -224,7 +224,7 @@ def check(armarium: Armarium, key: str, ledger: Ledger) -> None:
 
 @pytest.fixture
 def armarium(tmp_path: Path) -> Iterator[Armarium]:
-    one = Armarium(tmp_path / "data")
+    one = Armarium(tmp_path / "data").migrated()
     one.start()
     yield one
     one.kill_everything()

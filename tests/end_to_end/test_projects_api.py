@@ -29,6 +29,8 @@ LARGE = 20 * MIB
 TOO_LARGE = 51 * MIB
 RESET_PEAK = "5"
 
+# One process of the run starts the server, once.
+pytestmark = pytest.mark.xdist_group("projects-api")
 measures_memory = pytest.mark.skipif(
     not Path("/proc/self/clear_refs").exists(), reason="Only Linux tells the peak since a moment."
 )
@@ -100,7 +102,7 @@ SignUp = Callable[[], Developer]
 
 @pytest.fixture(scope="module")
 def armarium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Armarium]:
-    one = Armarium(tmp_path_factory.mktemp("projects-api") / "data")
+    one = Armarium(tmp_path_factory.mktemp("projects-api") / "data").migrated()
     one.start()
     yield one
     one.kill_everything()

@@ -12,12 +12,15 @@ import pytest
 
 from tests.end_to_end.harness import ADMIN_KEY, ROOT, Armarium
 
+# One process of the run starts the server, once.
+pytestmark = pytest.mark.xdist_group("readme")
 README = "README.md"
 PROJECTS_API = "docs/projects-api.md"
 TEXTS = "docs/texts.md"
 FILTERS = "docs/filters.md"
 HYBRID = "docs/hybrid.md"
 RESULTS = "docs/results.md"
+MODELS = "docs/models.md"
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +181,43 @@ def test_the_lines_about_searching_by_words_find_articles_and_choose_a_language(
     assert armarium.request("POST", "/v1/projects/eva", project, key=key)[0] == 201
     index = json.loads(paste(language, armarium, key))
     assert index["settings"]["search_language"] == "french"
+
+
+@pytest.mark.slow
+def test_the_lines_about_models_re_embed_a_project_and_go_back(armarium: Armarium) -> None:
+    key = armarium.request("POST", "/v1/users", {"user_handle": "max"})[1]["api_key"]
+    model = {"api_standard": "openai", "endpoint": "https://api.example.org/v1/embeddings"}
+    small = {"instance_handle": "small", "model": "small", "dimensions": 3, **model}
+    project = {"project_handle": "letters", "instance_owner": "max", "instance_handle": "small"}
+    items = [
+        {
+            "text_id": f"l{number}",
+            "text": f"Letter {number} about the garden",
+            "vector": [1, number, 1],
+            "vector_dim": 3,
+            "instance_handle": "small",
+        }
+        for number in range(3)
+    ]
+    for path, body in (
+        ("/v1/llm-services/max", small),
+        ("/v1/projects/max", project),
+        ("/v1/embeddings/max/letters", {"embeddings": items}),
+    ):
+        assert armarium.request("POST", path, body, key=key)[0] == 201
+    (lines,) = lines_of("sh", MODELS)
+    output = paste(lines, armarium, key)
+    estimate, begun, ready, comparison, *steps = [
+        json.loads(line) for line in output.splitlines() if line
+    ]
+    assert (estimate["embeddings"], begun["aside"]["dimensions"]) == (3, 512)
+    assert (ready["state"], comparison["queries"]) == ("ready", 3)
+    _, switched, _, back, gone = steps
+    assert (switched["state"], switched["aside"]["instance_handle"]) == ("switched", "small")
+    assert (back["state"], back["aside"]["instance_handle"]) == ("ready", "builtin")
+    assert "cancelled" in gone["message"]
+    _, page = armarium.request("GET", "/v1/embeddings/max/letters", key=key)
+    assert [each["vector"] for each in page["embeddings"]] == [[1, n, 1] for n in range(3)]
 
 
 @pytest.mark.slow

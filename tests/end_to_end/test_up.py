@@ -1,45 +1,36 @@
 """`manage.py up`, from the first start to the last SIGTERM, with everything killed in between."""
 
-import json
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
 import pytest
 
+from config.embedded_postgres import EmbeddedPostgres
 from tests.end_to_end.harness import ROOT, Armarium, free_port, wait_for
 
 Make = Callable[..., Armarium]
 
 
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data directory that is past its first start, to copy from."""
-    armarium = Armarium(tmp_path_factory.mktemp("migrated") / "data")
-    done = armarium.manage("migrate", "--verbosity", "0")
-    assert done.returncode == 0, done.stderr
-    return armarium.data_dir
-
-
 @pytest.fixture
-def make(tmp_path: Path, migrated: Path) -> Iterator[Make]:
+def make(tmp_path: Path) -> Iterator[Make]:
     """Give installations that are gone when the test ends."""
     made: list[Armarium] = []
 
     def make_one(name: str = "data", *, fresh: bool = False, **options: Any) -> Armarium:
-        if not fresh:
-            shutil.copytree(migrated, tmp_path / name)
-        made.append(Armarium(tmp_path / name, **options))
-        return made[-1]
+        one = Armarium(tmp_path / name, **options)
+        made.append(one)
+        return one if fresh else one.migrated()
 
     yield make_one
     for one in made:
@@ -65,9 +56,14 @@ def background_worker(armarium: Armarium) -> list[psutil.Process]:
 
 def living_workers(armarium: Armarium) -> int:
     """Return how many background workers have given a sign of life of late."""
-    done = armarium.manage("listjobs", "--json")
-    assert done.returncode == 0, done.stderr
-    return sum(each["silent_for_s"] < 10 for each in json.loads(done.stdout)["workers"])
+    parameters = asdict(EmbeddedPostgres(armarium.data_dir).connection_parameters())
+    with psycopg.connect(**parameters) as connection:
+        found = connection.execute(
+            "SELECT count(*) FROM procrastinate_workers"
+            " WHERE last_heartbeat > now() - interval '10 seconds'"
+        ).fetchone()
+    assert found is not None
+    return int(found[0])
 
 
 def test_first_start_second_start_and_a_clean_end(make: Make) -> None:

@@ -1,6 +1,5 @@
 """The published tests of LangChain's vector stores, passed over HTTP; and its filters."""
 
-from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
@@ -13,17 +12,15 @@ from langchain_tests.integration_tests.vectorstores import EMBEDDING_SIZE
 from tests.end_to_end.harness import Armarium
 from tests.integrations.langchain_store import ArmariumVectorStore
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("langchain")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("served")]
 
 _numbers = count(1)
 
 
 @pytest.fixture(scope="module")
-def armarium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Armarium, str]]:
-    """Return a running server, and the key of an account with an instance."""
-    server = Armarium(tmp_path_factory.mktemp("langchain") / "data")
-    server.start()
-    _, account = server.request("POST", "/v1/users", {"user_handle": "langchain"})
+def key(served: Armarium) -> str:
+    """Return the key of an account with an instance."""
+    _, account = served.request("POST", "/v1/users", {"user_handle": "langchain"})
     key = str(account["api_key"])
     instance = {
         "instance_handle": "fake",
@@ -32,23 +29,21 @@ def armarium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Armariu
         "model": "fake",
         "dimensions": EMBEDDING_SIZE + 1,
     }
-    status, answer = server.request("POST", "/v1/llm-services/langchain", instance, key=key)
+    status, answer = served.request("POST", "/v1/llm-services/langchain", instance, key=key)
     assert status == 201, answer
-    yield server, key
-    server.terminate()
+    return key
 
 
 @pytest.fixture
-def vectorstore(armarium: tuple[Armarium, str]) -> ArmariumVectorStore:
+def vectorstore(served: Armarium, key: str) -> ArmariumVectorStore:
     """Return a store in a new project."""
-    server, key = armarium
     handle = f"documents-{next(_numbers)}"
     project = {"project_handle": handle, "instance_owner": "langchain", "instance_handle": "fake"}
-    status, answer = server.request("POST", "/v1/projects/langchain", project, key=key)
+    status, answer = served.request("POST", "/v1/projects/langchain", project, key=key)
     assert status == 201, answer
     return ArmariumVectorStore(
         VectorStoreIntegrationTests.get_embeddings(),
-        url=f"http://127.0.0.1:{server.port}",
+        url=f"http://127.0.0.1:{served.port}",
         project=f"langchain/{handle}",
         instance="fake",
         key=key,

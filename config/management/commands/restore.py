@@ -96,9 +96,10 @@ class Command(commands.Command):
         if restored.locked_keys:
             self.stdout.write(
                 f"{restored.locked_keys} keys of providers cannot be read: they were encrypted "
-                f"with the key {manifest.encryption_keys[0]}. Put it into "
+                f"with the key {manifest.encryption_keys[0]}. Before the next start put it into "
                 f"{settings.DATA_DIR}/secrets/encryption_key, or into "
-                "ARMARIUM_PREVIOUS_ENCRYPTION_KEYS; all else works without."
+                "ARMARIUM_PREVIOUS_ENCRYPTION_KEYS. If it is lost for good, run "
+                "`rotateencryptionkey --erase-unreadable`: all else works without."
             )
         for uuid in restored.damaged_files:
             self.stdout.write(f"damaged: file {uuid} (checkfiles)")

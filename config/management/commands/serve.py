@@ -43,6 +43,7 @@ class Command(BaseCommand):
                     startup.check_exposure(host)
                     check_port(host, port)
                     startup.prepare_database(say=self._say)
+                    startup.check_encryption_key()
                     supervisor.start(
                         web_program(host=host, port=port, workers=workers, threads=settings.THREADS)
                     )

@@ -90,6 +90,7 @@ class Command(BaseCommand):
                         database.start()
                     startup.prepare_database(say=self._say)
                     startup.apply_migrations(say=self._say)
+                    startup.check_encryption_key()
                     self._prepare_contents(demo=demo)
                     connections.close_all()
                     self._say("Starting the web server …")

@@ -32,6 +32,7 @@ class Command(BaseCommand):
             try:
                 with signals.interruptible():
                     startup.prepare_database(say=self._say)
+                    startup.check_encryption_key()
                     supervisor.start(worker_program(concurrency=concurrency))
                 supervisor.run(ready=lambda: True, on_ready=lambda: self._say("Working."))
             except StopRequested:

@@ -35,7 +35,7 @@ class Command(commands.Command):
             help=".jsonl, .ndjson (also with .gz) or .parquet; - is standard output (default)",
         )
         parser.add_argument(
-            "--format", choices=files.FORMATS, help="instead of what the file's name tells"
+            "--format", choices=files.WRITTEN_FORMATS, help="instead of what the file's name tells"
         )
         parser.add_argument(
             "--batch-size",
@@ -58,7 +58,9 @@ class Command(commands.Command):
                 returncode=commands.COULD_NOT_RUN,
             )
         target: Path | BinaryIO = sys.stdout.buffer if to_stdout else Path(file)
-        chosen = options["format"] or ("jsonl" if to_stdout else files.format_of(file))
+        chosen = options["format"] or (
+            "jsonl" if to_stdout else files.format_of(file, files.WRITTEN_FORMATS)
+        )
         title = "/".join(project)
         with commands.Meter(
             title, "rows", stream=self.stderr, no_color=options["no_color"]

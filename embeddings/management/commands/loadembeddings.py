@@ -1,6 +1,8 @@
 """Fills a project from a file."""
 
+import shlex
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ from accounts.policy import BOOTSTRAP_ADMIN
 from common import commands, json
 from common.errors import DomainError
 from embeddings import files
-from embeddings.files import Rejected
+from embeddings.files import Rejected, Use, Uses
 from embeddings.imports import MAXIMUM_ATOMIC_ROWS, Outcome, import_rows, project_to_fill
 
 SOME_REJECTED = 1
@@ -26,7 +28,9 @@ class Command(commands.Command):
         "object a line, Parquet a column each: text_id, vector, text, metadata. A vector is a list "
         "of numbers (in JSON lines also the base64 text of little-endian float32), metadata an "
         "object or a text that holds JSON; metadata may be left out, and so may either text or "
-        "vector: texts without one are embedded by the project's LLM service. Rows are committed "
+        "vector: texts without one are embedded by the project's LLM service. Columns with other "
+        "names are told with --columns; those of CSV are guessed, and told on standard error, "
+        "where they are not. Rows are committed "
         "in batches, and those whose text_id is stored already are skipped and not embedded: after "
         "an interruption run the same command again. Every row that cannot be stored is told on "
         "standard error. Exit code 0: every row is stored; 1: some were rejected; 2: it could not "
@@ -38,6 +42,8 @@ class Command(commands.Command):
       --instance alice/openai-small
   manage.py loadembeddings texts.jsonl --project alice/notes --create \\
       --instance _system/builtin
+  manage.py loadembeddings letters.csv --project alice/letters \\
+      --columns nr=id letter=text year=number author=string
   zcat letters.jsonl.gz | manage.py loadembeddings - --project alice/letters --replace
 
   {"text_id": "l-1", "vector": [0.1, -0.2], "text": "Dear Bob", "metadata": {"year": 1801}}
@@ -46,7 +52,7 @@ class Command(commands.Command):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "file",
-            help=".jsonl, .ndjson (also with .gz) or .parquet; - reads JSON lines from stdin",
+            help=".jsonl, .ndjson, .csv, .tsv (also with .gz), .parquet; - is JSON lines on stdin",
         )
         parser.add_argument(
             "--project",
@@ -66,6 +72,14 @@ class Command(commands.Command):
         )
         parser.add_argument(
             "--format", choices=files.FORMATS, help="instead of what the file's name tells"
+        )
+        parser.add_argument(
+            "--columns",
+            nargs="+",
+            type=_column,
+            metavar="NAME=USE",
+            help="what columns are for: id, text, vector, object (its keys are the metadata), or a "
+            "key of the metadata: value (as it is), string, number, boolean; others are left out",
         )
         parser.add_argument(
             "--batch-size",
@@ -103,6 +117,7 @@ class Command(commands.Command):
             )
         source: Path | BinaryIO = sys.stdin.buffer if file == "-" else Path(file)
         chosen = options["format"] or ("jsonl" if file == "-" else files.format_of(file))
+        uses = self._uses(source, chosen, options["columns"])
         self._outcome, self._interrupted = Outcome(), False
         with (
             _error_file(options["errors"]) as errors,
@@ -128,7 +143,11 @@ class Command(commands.Command):
                 self._outcome = import_rows(
                     filled,
                     lambda expected: files.read(
-                        source, chosen, expected, batch_size=options["batch_size"]
+                        source,
+                        chosen,
+                        expected,
+                        batch_size=options["batch_size"],
+                        uses=uses,
                     ),
                     replacing=options["replace"],
                     atomic=options["atomic"],
@@ -142,6 +161,19 @@ class Command(commands.Command):
             except (DomainError, InterfaceError, OperationalError) as error:
                 self._stop(commands.sentence_of(error), atomic=options["atomic"])
         self._conclude("/".join(project), meter.seconds, as_json=options["json"])
+
+    def _uses(
+        self, source: Path | BinaryIO, file_format: str, columns: list[tuple[str, Use]] | None
+    ) -> Uses | None:
+        """Return what the columns of the file are for; None where their names say it."""
+        if columns is not None:
+            return Uses(dict(columns))
+        if file_format != "csv" or not isinstance(source, Path):
+            return None
+        found = {column.name: column.guess for column in files.columns_of(source, file_format)}
+        told = (f"{commands.one_line(name, limit=60)}={use}" for name, use in found.items())
+        self.stderr.write(f"--columns {' '.join(map(shlex.quote, told))}")
+        return Uses(found)
 
     def _stop(self, reason: str, *, atomic: bool) -> None:
         """Remember why it ended after the last batch that was committed."""
@@ -164,6 +196,7 @@ class Command(commands.Command):
                     "replaced": outcome.replaced,
                     "skipped": outcome.skipped,
                     "rejected": outcome.rejected,
+                    "warnings": outcome.warnings,
                     "complete": not outcome.stopped,
                     "stopped": outcome.stopped or None,
                     "seconds": round(seconds, 3),
@@ -176,6 +209,8 @@ class Command(commands.Command):
                 f"{outcome.replaced} replaced, {outcome.skipped} skipped (stored already), "
                 f"{outcome.rejected} rejected; {seconds:.1f} s, {rate} rows/s"
             )
+            for warning in outcome.warnings:
+                self.stderr.write(f"Warning: {commands.one_line(warning)}")
         if self._interrupted:
             self.stderr.write("Interrupted; run the same command again to load the rest.")
             sys.exit(INTERRUPTED)
@@ -193,6 +228,13 @@ def _new_project(instance: tuple[str, str] | None) -> dict[str, Any] | None:
     if instance is None:
         return None
     return {"instance_owner": instance[0], "instance_handle": instance[1]}
+
+
+def _column(text: str) -> tuple[str, Use]:
+    name, _, use = text.rpartition("=")
+    if not name or use not in set(Use):
+        raise ArgumentTypeError(f"'{text[:60]}' is not NAME=USE with one of: {', '.join(Use)}.")
+    return name, Use(use)
 
 
 def _sentence(row: Rejected) -> str:
