@@ -33,12 +33,11 @@ SETTINGS: dict[str, Any] = {
 PROVIDER_KEY = "sk-canary-of-the-provider-0123456789"
 # A database that lacks the last step of the application with most of them, and what is in it.
 OLDER_RELEASE = """
-import sys
-import time
 from django.core.management import call_command
-for app in ("accounts", "projects", "llm_services", "resources", "common", "procrastinate", "sessions", "admin", "axes"):
-    call_command("migrate", app, verbosity=0)
 call_command("migrate", "embeddings", "0005", verbosity=0)
+for app in ("accounts", "resources", "common", "procrastinate", "sessions", "admin", "axes"):
+    call_command("migrate", app, verbosity=0)
+call_command("migrate", "llm_services", verbosity=0)
 call_command("createowner", "alice")
 from django.db import connection
 from projects.models import Project
