@@ -24,7 +24,9 @@ SYSTEM_USER_VARIABLE = "ARMARIUM_DATABASE_SYSTEM_USER"
 
 # sizeof(sockaddr_un.sun_path) less the terminating zero.
 _LONGEST_SOCKET_PATH = 107
-_OUR_FOLDERS = frozenset({"postgres", "secrets", "locks", "logs", "run", "files", "lost+found"})
+_OUR_FOLDERS = frozenset(
+    {"postgres", "secrets", "locks", "logs", "run", "files", "uploads", "lost+found"}
+)
 
 
 class EmbeddedPostgresError(Exception):
