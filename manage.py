@@ -18,11 +18,13 @@ WITHOUT_DATABASE = frozenset(
         "help",
         "makemessages",
         "makemigrations",
+        "restore",
         "spectacular",
         "startapp",
         "test",
         "testserver",
         "up",
+        "verifybackup",
         "version",
     }
 )

@@ -1,11 +1,12 @@
 """What the database says when others are quicker: trying again, and naming what was violated."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
 
 import psycopg
-from django.db import DatabaseError, IntegrityError, OperationalError, connection
+from django.db import DatabaseError, IntegrityError, OperationalError, connection, transaction
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 ATTEMPTS = 5
@@ -40,6 +41,21 @@ def _is_conflict(error: BaseException) -> bool:
     return isinstance(error, OperationalError) and isinstance(
         error.__cause__, psycopg.errors.DeadlockDetected | psycopg.errors.SerializationFailure
     )
+
+
+@contextmanager
+def at_one_moment() -> Iterator[None]:
+    """Have all that is read meanwhile be as it was at one moment, however long that takes.
+
+    Inside a transaction of the caller, which has begun to read, each statement sees its own moment.
+    """
+    is_first = not connection.in_atomic_block
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            if is_first:
+                cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            cursor.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        yield
 
 
 def is_lost() -> bool:

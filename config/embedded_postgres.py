@@ -43,6 +43,7 @@ _IMMEDIATE_SHUTDOWN_S = 8.0
 # Making a cluster runs one server after the other; the next may be there when the last has ended.
 _SUCCESSORS = 10
 _ORPHANS_S = 3.0
+_ADOPTION_PATIENCE_S = 5.0
 _SAY_EVERY_S = 2.0
 _POLL_S = 0.05
 _ALWAYS_ON = ("fsync", "full_page_writes", "synchronous_commit", "data_checksums")
@@ -123,6 +124,20 @@ class EmbeddedPostgres:
             except BaseException:
                 self._part()
                 raise
+
+    def adopt(self, fill: Callable[[Path], object]) -> None:
+        """Take in a cluster from a backup, before the first start; `fill` writes its files.
+
+        Raises EmbeddedPostgresError where there is a cluster, or none comes of it.
+        """
+        self.home.prepare()
+        with self._starting_or_stopping(time.monotonic() + _ADOPTION_PATIENCE_S):
+            self.home.clear_workshops()
+            if self.home.has_cluster():
+                raise EmbeddedPostgresError(f"{self.cluster} holds a database already.")
+            with suppress(FileNotFoundError):
+                self.cluster.rmdir()
+            self.home.bring_cluster(fill)
 
     def stop(self, *, patience_s: float = _FAST_SHUTDOWN_S) -> None:
         """Shut the server down, whoever started or uses it, and wait until it has gone.

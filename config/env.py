@@ -19,6 +19,9 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 _env = FileAwareEnv()
 _env.read_env(BASE_DIR / ".env", recurse=False)
+# What was asked for and is set: `given` tells. Values of these kinds are nobody's business.
+_set: set[str] = set()
+_SECRET = ("KEY", "SECRET", "PASSWORD", "TOKEN", "DATABASE_URL")
 
 
 @contextmanager
@@ -33,10 +36,22 @@ def _chosen(names: tuple[str, ...]) -> str:
     """Return the first name that is set and not empty, else the first name."""
     for name in names:
         if os.environ.get(name) or os.environ.get(f"{name}_FILE"):
+            _set.add(name)
             return name
         # An empty value means "not set", as compose files and systemd units write it.
         os.environ.pop(name, None)
     return names[0]
+
+
+def given() -> tuple[dict[str, str], list[str]]:
+    """Return the settings that are set, with their values, and the names of those that are secret.
+
+    One that comes from a file of its own (`<NAME>_FILE`) counts as secret.
+    """
+    secret = {
+        name for name in _set if not os.environ.get(name) or any(each in name for each in _SECRET)
+    }
+    return {name: os.environ[name] for name in _set - secret}, sorted(secret)
 
 
 def text(*names: str, default: str = "") -> str:

@@ -24,7 +24,9 @@ SYSTEM_USER_VARIABLE = "ARMARIUM_DATABASE_SYSTEM_USER"
 
 # sizeof(sockaddr_un.sun_path) less the terminating zero.
 _LONGEST_SOCKET_PATH = 107
-_OUR_FOLDERS = frozenset({"postgres", "secrets", "locks", "logs", "run", "files", "lost+found"})
+_OUR_FOLDERS = frozenset(
+    {"postgres", "secrets", "locks", "logs", "run", "files", "uploads", "lost+found"}
+)
 
 
 class EmbeddedPostgresError(Exception):
@@ -298,6 +300,48 @@ class PostgresHome:
         fresh.rename(self.cluster)
         _flush_folder(self.data_dir)
         shutil.rmtree(workshop)
+
+    def bring_cluster(self, fill: Callable[[Path], object]) -> None:
+        """Put a cluster that comes from a backup into place, with the password of this place.
+
+        fill: writes its files into a folder. What a killed call left is never taken for a cluster.
+        Raises EmbeddedPostgresError when PostgreSQL cannot recover it.
+        """
+        workshop = Path(tempfile.mkdtemp(prefix=".postgres-", dir=self.data_dir))
+        try:
+            fresh = workshop / "cluster"
+            fill(fresh)
+            fresh.chmod(0o700)
+            for parent, _, files in os.walk(workshop):
+                self._give_to_account(Path(parent), *(Path(parent, name) for name in files))
+            self._recover(fresh)
+            _flush_folder(fresh)
+            fresh.rename(self.cluster)
+            _flush_folder(self.data_dir)
+        finally:
+            _remove_tree(workshop)
+
+    def _recover(self, cluster: Path) -> None:
+        """Replay the log that came with a cluster, and set the password; nobody can connect."""
+        command = [str(self.binary("postgres")), "--single", "-D", str(cluster)]
+        command += ["-c", "logging_collector=off", "-c", "log_min_messages=error", "postgres"]
+        # Made of letters, digits, - and _.
+        statement = f"ALTER ROLE {ROLE} PASSWORD '{self.password()}'\n"
+        done = subprocess.run(  # noqa: S603
+            self.command(command, cluster.parent),
+            input=statement.encode(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            cwd="/",
+            env=program_environment(),
+            umask=0o077,
+            start_new_session=True,
+            check=False,
+        )
+        said = done.stdout.decode(errors="replace")
+        if done.returncode != 0 or re.search(r"^\S.*(ERROR|FATAL|PANIC):", said, re.MULTILINE):
+            ends = "\n".join(said.strip().splitlines()[-6:])
+            raise EmbeddedPostgresError(f"PostgreSQL cannot recover the restored cluster:\n{ends}")
 
     def refuse_another_version(self) -> None:
         """Raise EmbeddedPostgresError when another major version made the cluster."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
 from django.core.files.storage import Storage
 from django.db.models import Sum
@@ -88,6 +89,18 @@ def orphans(actor: Actor) -> list[Orphan]:
     """
     require_admin(actor)
     return list(_orphans())
+
+
+def digests_of_files() -> Iterator[tuple[UUID, str]]:
+    """Yield the id of every file and the SHA-256 of the bytes that the storage holds, if any."""
+    for file in File.objects.order_by("pk").iterator():
+        try:
+            content: Any = open_content(file)
+        except (ContentMissing, NotFound):
+            yield file.uuid, Problem.MISSING
+            continue
+        with closing(content):
+            yield file.uuid, hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _files() -> Iterator[tuple[File, float]]:

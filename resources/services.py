@@ -38,6 +38,7 @@ from projects.selectors import named_project
 from projects.services import OnResources
 from resources.models import KINDS, Agent, File, ProjectResource
 from resources.selectors import KINDS_BY_NAME, counts_of, missing, within
+from resources.storage import deleting
 
 R = TypeVar("R", bound=ProjectResource)
 
@@ -258,7 +259,13 @@ def delete_resource(
 
 def forget_content(instance: File, **signal: Any) -> None:
     """Delete a deleted row's bytes, once its deletion can no longer be undone."""
-    transaction.on_commit(partial(_delete_content, instance.content.name), robust=True)
+    transaction.on_commit(partial(_delete_unless_kept, instance.content.name), robust=True)
+
+
+def _delete_unless_kept(name: str | None) -> None:
+    with deleting() as may_delete:
+        if may_delete:
+            _delete_content(name)
 
 
 def _delete_content(name: str | None) -> None:
@@ -269,13 +276,17 @@ def _delete_content(name: str | None) -> None:
 def delete_orphans(*, actor: Actor, names: Collection[str]) -> int:
     """Delete bytes in the storage unless a file refers to them; return how many went.
 
+    None while a backup is made, which may need them.
     Raises Forbidden for anybody but administrators.
     """
     require_admin(actor)
-    referred = set(File.objects.filter(content__in=names).values_list("content", flat=True))
-    orphans = set(names) - referred
-    for name in orphans:
-        _delete_content(name)
+    with deleting() as may_delete:
+        if not may_delete:
+            return 0
+        referred = set(File.objects.filter(content__in=names).values_list("content", flat=True))
+        orphans = set(names) - referred
+        for name in orphans:
+            _delete_content(name)
     return len(orphans)
 
 

@@ -1,5 +1,6 @@
 """Makes, changes, shares, transfers and deletes projects."""
 
+from projects.services._bringing import bring_project, settle_project
 from projects.services._locking import hold_projects_of
 from projects.services._managing import (
     OnResources,
@@ -33,6 +34,7 @@ __all__ = [
     "OnResources",
     "before_deletion",
     "before_instance_change",
+    "bring_project",
     "change_instance",
     "create_or_replace_own_project",
     "create_own_project",
@@ -43,6 +45,7 @@ __all__ = [
     "hold_projects_of",
     "replace_own_project",
     "replace_project",
+    "settle_project",
     "share_project",
     "transfer_project",
     "unshare_project",
