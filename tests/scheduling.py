@@ -35,8 +35,28 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long, so that nobody waits for the last of it alone."""
-    items.sort(key=lambda item: "end_to_end" not in item.path.parts and not _is_slow(item))
+    """Begin with what takes long, so that nobody waits for the last of it alone.
+
+    Tests that commit empty the database behind them, so that those that do not go before them:
+    what migrations put there is put back for the former only. Servers have databases of their own.
+    """
+    items.sort(key=_place)
+
+
+def _place(item: pytest.Item) -> tuple[int, bool]:
+    if "end_to_end" in item.path.parts:
+        return 0, False
+    return (2, not _is_slow(item)) if _commits(item) else (1, False)
+
+
+def _commits(item: pytest.Item) -> bool:
+    mark = item.get_closest_marker("django_db")
+    if mark is not None and mark.kwargs.get("transaction"):
+        return True
+    return not _COMMITTING.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+_COMMITTING = {"transactional_db", "live_server", "django_db_reset_sequences"}
 
 
 def _is_slow(item: pytest.Item) -> bool:
