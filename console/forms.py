@@ -517,7 +517,7 @@ class SearchForm(FilterForm):
         label=gettext_lazy("Look for"),
         required=False,
         coerce=Mode,
-        empty_value=Mode.VECTOR,  # type: ignore[arg-type]
+        empty_value=Mode.VECTOR,
         choices=[
             (Mode.VECTOR.value, gettext_lazy("The meaning")),
             (Mode.HYBRID.value, gettext_lazy("The meaning and the words")),

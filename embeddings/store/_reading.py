@@ -18,6 +18,7 @@ from embeddings.store._parts import (
     parts_of,
     read,
     rows_of,
+    sorted_rows_of,
     trusted,
 )
 from embeddings.store._values import Order, Row
@@ -96,10 +97,12 @@ def sorted_after(
     found = read(
         project_id,
         lambda parts: sql.SQL(
-            "SELECT {version}, key::text, text_id, instance_id, vector_send(vector), text,"
-            " metadata::text, created_at, updated_at FROM (SELECT *, {key} AS key FROM {rows}"
-            " WHERE true{kept}) AS keyed WHERE {place}"
-            " ORDER BY key {direction}, text_id {direction} LIMIT %(limit)s"
+            # Only what is returned is made of the rest of the row.
+            "SELECT {version}, key::text AS place, text_id, instance_id, vector_send(vector), text,"
+            " metadata::text, created_at, updated_at FROM (SELECT * FROM ("
+            "SELECT *, {key} AS key FROM {rows} WHERE true{kept}) AS keyed WHERE {place}"
+            " ORDER BY key {direction}, text_id {direction} LIMIT %(limit)s) AS part"
+            " ORDER BY key {direction}, text_id {direction}"
         ).format(
             version=VERSION,
             key=trusted(key),
@@ -202,7 +205,9 @@ def _selection(parts: Parts, condition: str) -> sql.Composed:
     return sql.SQL(
         "SELECT {version}, text_id, instance_id, vector_send(vector), text, metadata::text,"
         " created_at, updated_at FROM {rows} {condition}"
-    ).format(version=VERSION, rows=rows_of(parts.segment, _ROW), condition=trusted(condition))
+    ).format(
+        version=VERSION, rows=sorted_rows_of(parts.segment, _ROW), condition=trusted(condition)
+    )
 
 
 def _row(values: Sequence[Any]) -> Row:
