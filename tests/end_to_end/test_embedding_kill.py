@@ -201,7 +201,7 @@ def _embed_while_killing(armarium: Armarium, *, texts: int) -> None:
     armarium.start()
     wait_for(lambda: made() >= texts // 2, "a half", timeout_s=60)
     worker(armarium).kill()
-    wait_for(lambda: shown()["state"] == "finished", "the end", timeout_s=90)
+    wait_for(lambda: shown()["state"] == "finished", "the end", timeout_s=240)
     assert (shown()["done"], shown()["failed"]) == (texts, 0)
     _, page = armarium.request("GET", f"{path}?limit=1", key=key)
     assert page["total_count"] == texts
