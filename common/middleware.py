@@ -13,7 +13,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.urls import Resolver404, resolve
 
 from common import bodies, problems
-from common.errors import DomainError, Malformed, NotFound, UnsupportedMedia
+from common.errors import DomainError, Malformed, NotFound, TooLarge, UnsupportedMedia
 
 Handler = Callable[[HttpRequest], HttpResponseBase]
 
@@ -91,7 +91,9 @@ class RequestLimits:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         refusal = _refusal(request)
-        if refusal is not None:
+        if refusal is not None and _tells(request, refusal):
+            request.refusal = refusal  # type: ignore[attr-defined]
+        elif refusal is not None:
             return problems.response(refusal, request.path_info)
         return self.get_response(request)
 
@@ -124,13 +126,24 @@ def _takes_bulk(request: HttpRequest) -> bool:
     if request.method != "POST":
         return False
     try:
-        view = resolve(request.path_info).func
         media_type = bodies.media_type_of(request)
-    except (Resolver404, UnsupportedMedia):
+    except UnsupportedMedia:
         return False
-    # Views of the API, and pages.
-    of_class = getattr(view, "cls", None) or getattr(view, "view_class", None)
-    return media_type in getattr(of_class, "bulk_media_types", ())
+    return media_type in getattr(_view_class(request), "bulk_media_types", ())
+
+
+def _tells(request: HttpRequest, refusal: DomainError) -> bool:
+    """Tell whether the view reads the request's `refusal`, and says so in words of its own."""
+    return isinstance(refusal, TooLarge) and getattr(_view_class(request), "tells_too_large", False)
+
+
+def _view_class(request: HttpRequest) -> type | None:
+    """Return the class of what answers at this address: a view of the API, or a page."""
+    try:
+        view = resolve(request.path_info).func
+    except Resolver404:
+        return None
+    return getattr(view, "cls", None) or getattr(view, "view_class", None)
 
 
 def _is_served(request: HttpRequest) -> bool:

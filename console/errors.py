@@ -18,6 +18,7 @@ _TITLES = {
     HTTPStatus.BAD_REQUEST: gettext_lazy("This address does not make sense"),
     HTTPStatus.FORBIDDEN: gettext_lazy("You may not do this"),
     HTTPStatus.NOT_FOUND: gettext_lazy("There is nothing here"),
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: gettext_lazy("This is too large"),
     HTTPStatus.TOO_MANY_REQUESTS: gettext_lazy("Too many failed attempts"),
     HTTPStatus.SERVICE_UNAVAILABLE: gettext_lazy("Not at this moment"),
 }

@@ -15,6 +15,8 @@ from common import handles
 from common.errors import Invalid
 from embeddings import filters
 from embeddings.filters import Condition
+from embeddings.hybrid import Mode
+from embeddings.selectors import Order
 from llm_services.models import Instance
 from projects.services import OnResources
 
@@ -469,6 +471,40 @@ def _spelled(value: str) -> list[Any]:
     return [value, parsed] if isinstance(parsed, bool | int | float) else [value]
 
 
+class TextsForm(FilterForm):
+    """Which texts are meant, and in which order."""
+
+    sort = forms.CharField(
+        label=gettext_lazy("Sort by metadata key"),
+        required=False,
+        max_length=1000,
+        help_text=gettext_lazy("Empty: by the id. Texts without the key come last."),
+        widget=forms.TextInput(attrs={**_HANDLE, "list": "metadata-keys", "autocomplete": "off"}),
+    )
+    order = forms.ChoiceField(
+        label=gettext_lazy("Order"),
+        required=False,
+        choices=[("", gettext_lazy("Smallest first")), ("down", gettext_lazy("Greatest first"))],
+    )
+
+    def clean_sort(self) -> str:
+        """Refuse what is no path of keys."""
+        sort: str = self.cleaned_data["sort"]
+        if sort:
+            try:
+                filters.parse_path(sort, "query.sort")
+            except Invalid as error:
+                raise forms.ValidationError(error.detail) from error
+        return sort
+
+    @property
+    def order_of_texts(self) -> Order:
+        """Return what the valid form asks for."""
+        sort = self.cleaned_data["sort"]
+        path = filters.parse_path(sort, "query.sort") if sort else None
+        return Order(path, descending=self.cleaned_data["order"] == "down")
+
+
 class SearchForm(FilterForm):
     """What to look for, and how."""
 
@@ -476,6 +512,18 @@ class SearchForm(FilterForm):
         label=gettext_lazy("Find texts that mean something like this"),
         required=False,
         max_length=10_000,
+    )
+    mode = forms.TypedChoiceField(
+        label=gettext_lazy("Look for"),
+        required=False,
+        coerce=Mode,
+        empty_value=Mode.VECTOR,
+        choices=[
+            (Mode.VECTOR.value, gettext_lazy("The meaning")),
+            (Mode.HYBRID.value, gettext_lazy("The meaning and the words")),
+            (Mode.TEXT.value, gettext_lazy("The words alone")),
+        ],
+        initial=Mode.VECTOR.value,
     )
     text_id = forms.CharField(
         label=gettext_lazy("Find texts like the one with this id"),

@@ -42,6 +42,9 @@ class Page(View):
         with translation.override(translation.get_language_from_request(request)):
             try:
                 self.actor = sessions.actor_of(request)
+                if hasattr(request, "refusal"):
+                    # Nothing of its body has been read.
+                    raise request.refusal
                 # The key's own record, and the log, know who asked.
                 request.api_actor = self.actor  # type: ignore[attr-defined]
                 if self.actor.user is not None:

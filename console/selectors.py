@@ -1,8 +1,10 @@
 """What pages show of several things at once."""
 
+import html
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import orjson
@@ -10,6 +12,7 @@ from django.db.models import Q, QuerySet
 
 from accounts.policy import Actor, Level, account_level
 from common.errors import NotFound
+from embeddings.hybrid import FusedHit
 from embeddings.models import Embedding, IndexState, SearchIndex
 from embeddings.selectors import Hit, Row
 from llm_services.models import Instance
@@ -98,6 +101,8 @@ class Card:
     """A text as lists show it.
 
     similarity: the cosine to what was looked for, from -1 to 1; None in lists without an order.
+    found: where a search by words found it; `None` in others.
+    pieces: of a part of the text that holds the words, instead of an excerpt: (text, is a word).
     """
 
     text_id: str
@@ -105,6 +110,8 @@ class Card:
     excerpt: str
     details: Sequence[Detail]
     similarity: float | None = None
+    found: FusedHit | None = None
+    pieces: Sequence[tuple[str, bool]] = ()
 
 
 def cards_of(project: Project, hits: Sequence[Hit]) -> list[Card]:
@@ -116,6 +123,28 @@ def cards_of(project: Project, hits: Sequence[Hit]) -> list[Card]:
         for hit in hits
         if hit.text_id in found
     ]
+
+
+def fused_cards_of(project: Project, hits: Sequence[FusedHit]) -> list[Card]:
+    """Return the texts that a search by words found, in its order: two queries."""
+    texts = _texts(project, [hit.text_id for hit in hits])
+    return [
+        replace(
+            _card(hit.text_id, *texts[hit.text_id], similarity=hit.similarity),
+            found=hit,
+            pieces=_pieces(hit.highlight or ""),
+        )
+        for hit in hits
+        if hit.text_id in texts
+    ]
+
+
+def _pieces(highlight: str) -> list[tuple[str, bool]]:
+    """Return a highlight as text, so that the template escapes it as it does everything."""
+    if not highlight:
+        return []
+    parts = re.split("<mark>(.*?)</mark>", highlight, flags=re.DOTALL)
+    return [(html.unescape(part), number % 2 == 1) for number, part in enumerate(parts) if part]
 
 
 def cards_named(project: Project, text_ids: Sequence[str]) -> dict[str, Card]:

@@ -13,6 +13,8 @@ from accounts.policy import Actor, Level, level_of, scope
 from embeddings import indexes
 from embeddings.models import (
     EmbeddingJob,
+    ImportJob,
+    ImportState,
     IndexState,
     JobState,
     Reembedding,
@@ -25,6 +27,8 @@ RUNNING, WAITING, FAILED, ENDED = "running", "waiting", "failed", "ended"
 # Of those that ended, and of the server's own; a page is for people to look over.
 MOST_ENDED = 30
 MOST_SHOWN = 200
+# On the dashboard; the page of jobs has all.
+MOST_UNDER_WAY = 5
 
 _STATES_OF_TEXTS = {
     JobState.RUNNING: RUNNING,
@@ -95,6 +99,38 @@ def groups_for(actor: Actor) -> list[Group]:
         found = [each for each in works if each.state == state]
         groups.append(Group(state, found[: MOST_ENDED if state == ENDED else MOST_SHOWN]))
     return groups
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """Something that is worked at now: what and where, and its part that is done, if known."""
+
+    kind: str
+    project: Project
+    done: float | None
+    since: datetime
+    upload: ImportJob | None = None
+
+
+def under_way_for(actor: Actor) -> list[UnderWay]:
+    """Return what is worked at in the projects that the actor edits: four queries."""
+    seen = {"project__in": scope(actor, Level.EDITOR, Project.objects.all()).values("pk")}
+
+    def some(rows: QuerySet[Any]) -> QuerySet[Any]:
+        return rows.filter(**seen).select_related("project__owner").order_by("-pk")[:MOST_UNDER_WAY]
+
+    texts = some(EmbeddingJob.objects.filter(state__in=JobState.active()))
+    uploads = some(ImportJob.objects.filter(state__in=ImportState.active()).exclude(uses={}))
+    built = some(SearchIndex.objects.filter(state=IndexState.BUILDING, last_error=""))
+    changing = [state for state, group in _STATES_OF_MODELS.items() if group == RUNNING]
+    exchanged = some(Reembedding.objects.filter(state__in=changing))
+    found = [
+        *(UnderWay("upload", e.project, e.fraction, e.created_at, e) for e in uploads),
+        *(UnderWay("texts", e.project, e.done / max(1, e.total), e.created_at) for e in texts),
+        *(UnderWay("index", e.project, None, e.updated_at) for e in built),
+        *(UnderWay("model", e.project, None, e.updated_at) for e in exchanged),
+    ]
+    return sorted(found, key=lambda each: each.since, reverse=True)[:MOST_UNDER_WAY]
 
 
 def _of_projects(actor: Actor) -> list[Work]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import Any, TypeVar
 from urllib.parse import quote_plus
 
@@ -27,14 +28,14 @@ from embeddings.filters import Condition, Path
 from embeddings.hybrid import Asked, Fused, FusedHit, Mode
 from embeddings.model_guard import sanity_warnings
 from embeddings.recall import Comparison, compare
-from embeddings.store import Exclusion, Facets, Hit, Plan, Ranking, Row, Wanted
+from embeddings.store import Exclusion, Facets, Hit, Order, Plan, Ranking, Row, Wanted
 from llm_services.embedding import embed_query, is_local
 from projects import access
 from projects.metadata import describe, validator_for
 from projects.models import Project
 from projects.selectors import project_for
 
-__all__ = ["Comparison", "Exclusion", "Facets", "Hit", "Plan", "Row", "Wanted"]
+__all__ = ["Comparison", "Exclusion", "Facets", "Hit", "Order", "Plan", "Row", "Wanted"]
 
 T = TypeVar("T")
 
@@ -138,6 +139,65 @@ def embeddings_of(
     project = project_for(actor, Level.READER, owner=owner, handle=handle)
     total = store.count(project.pk, condition) if after is None else None
     return Listing(project, limit, offset, after, total, condition)
+
+
+@dataclass(frozen=True)
+class SortedPart:
+    """A part of a project's embeddings in some order.
+
+    total: how many the filter keeps; None after the first part.
+    following: what the next part is asked for with; None where this is the last.
+    """
+
+    rows: list[Row]
+    total: int | None
+    following: str | None
+
+
+def sorted_embeddings_of(
+    actor: Actor,
+    *,
+    owner: str,
+    handle: str,
+    order: Order,
+    limit: int,
+    after: str | None = None,
+    condition: Condition | None = None,
+) -> SortedPart:
+    """Return a part of the project's embeddings in some order, whatever comes or goes meanwhile.
+
+    after: the `following` of the part before. Raises as `project_for`, and Invalid for another.
+    """
+    project = project_for(actor, Level.READER, owner=owner, handle=handle)
+    total = store.count(project.pk, condition) if after is None else None
+    place = None if after is None else _place(after)
+    found = store.sorted_after(project.pk, order, place, limit=limit + 1, condition=condition)
+    rows = [row for _, row in found[:limit]]
+    following = None
+    if len(found) > limit:
+        value, last = found[limit - 1]
+        following = orjson.dumps([value, last.text_id]).decode()
+    return SortedPart(rows, total, following)
+
+
+def _place(after: str) -> tuple[str, str]:
+    """Return what sorts the last embedding of the part before, and its id."""
+    try:
+        value, text_id = orjson.loads(after)
+        text_id.encode()
+        if "\x00" in text_id or not _sorts(orjson.loads(value)):
+            raise ValueError(after)
+    except (ValueError, TypeError, AttributeError) as error:
+        message = "after is none that a list returned; start without one."
+        raise Invalid(message, errors=[FieldError("query.after", message)]) from error
+    return value, text_id
+
+
+def _sorts(value: Any) -> bool:
+    """Tell whether a list may have been sorted by this."""
+    if isinstance(value, str):
+        return "\x00" not in value
+    return value is None or value == {} or (isinstance(value, int | float) and isfinite(value))
 
 
 def count_of(actor: Actor, *, owner: str, handle: str, condition: Condition) -> tuple[Project, int]:

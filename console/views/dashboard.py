@@ -7,7 +7,7 @@ from django.utils.translation import gettext
 
 from accounts.policy import Level, require_account
 from common.errors import DomainError
-from console import selectors
+from console import selectors, work
 from console.forms import ProjectForm
 from console.pages import Page, refuse
 from projects.services import create_project
@@ -29,6 +29,8 @@ class Projects(Page):
         }
         if self.is_partial("shelves"):
             return self.show("console/parts/shelves.html", context)
+        if not self.actor.is_anonymous:
+            context["under_way"] = work.under_way_for(self.actor)
         return self.show("console/projects.html", context)
 
 

@@ -14,26 +14,29 @@ from accounts.sessions import SessionCredentials
 from common.errors import DomainError, NotFound, Unauthenticated
 from common.pagination import cursor_after, key_of
 from console import selectors as shown
-from console.forms import FilterForm, SearchForm, VectorForm
+from console.forms import SearchForm, TextsForm, VectorForm
 from console.pages import ProjectPage, refuse
 from embeddings import filters, selectors
-from embeddings.selectors import Exclusion, Found, Wanted
+from embeddings.filters import Condition
+from embeddings.hybrid import Asked, Mode
+from embeddings.selectors import Exclusion, Found, FusedFound, Order, Row, Wanted
 
 PAGE = 25
 _NEIGHBOURS = 8
 _FACETS = 20
 _FILTER = ("key", "value", "filter")
+_KEPT = (*_FILTER, "sort", "order")
 
 
 class Texts(ProjectPage):
-    """A page of texts in the order of their ids."""
+    """A page of texts in some order."""
 
     tab = "texts"
-    parameters = frozenset({*_FILTER, "after"})
+    parameters = frozenset({*_KEPT, "after"})
 
     def get(self, request: HttpRequest) -> HttpResponse:
         """Return those that the filter keeps, after the place where the page before ended."""
-        form = FilterForm(request.GET)
+        form = TextsForm(request.GET)
         context: dict[str, Any] = {"form": form}
         status = 200
         if form.is_valid():
@@ -44,23 +47,41 @@ class Texts(ProjectPage):
             return self.show("console/parts/texts.html", context, status=status)
         return self.show("console/project/texts.html", context, status=status)
 
-    def _listed(self, form: FilterForm) -> dict[str, Any]:
+    def _listed(self, form: TextsForm) -> dict[str, Any]:
         condition, key = form.cleaned_data["condition"], form.cleaned_data["key"]
         cursor = self.request.GET.get("after")
-        place: dict[str, Any] = {"offset": 0} if cursor is None else {"after": key_of(cursor)}
-        listing = selectors.embeddings_of(**self.where, limit=PAGE, condition=condition, **place)
-        rows = listing.rows()
-        kept = {name: self.request.GET[name] for name in _FILTER if self.request.GET.get(name)}
-        following = urlencode({**kept, "after": cursor_after(listing.last)})
+        after = None if cursor is None else key_of(cursor)
+        rows, total, following = self._part(form.order_of_texts, after, condition)
+        kept = {name: self.request.GET[name] for name in _KEPT if self.request.GET.get(name)}
+        next_page = None
+        if following is not None:
+            next_page = f"?{urlencode({**kept, 'after': cursor_after(following)})}"
         return {
             "cards": [shown.card_of(row) for row in rows],
-            "total": listing.total,
+            "total": total,
             "filtered": condition is not None,
-            "next": f"?{following}" if listing.has_more else None,
+            "next": next_page,
             "first": f"?{urlencode(kept)}" if cursor is not None else None,
             "keys": _keys(rows),
             **self._facets(key, kept),
         }
+
+    def _part(
+        self, order: Order, after: str | None, condition: Condition | None
+    ) -> tuple[list[Row], int | None, str | None]:
+        """Return some texts, how many there are in all, and what the next page begins after."""
+        if order == Order():
+            # An index has them in this order.
+            place: dict[str, Any] = {"offset": 0} if after is None else {"after": after}
+            listing = selectors.embeddings_of(
+                **self.where, limit=PAGE, condition=condition, **place
+            )
+            rows = listing.rows()
+            return rows, listing.total, listing.last if listing.has_more else None
+        part = selectors.sorted_embeddings_of(
+            **self.where, order=order, limit=PAGE, after=after, condition=condition
+        )
+        return part.rows, part.total, part.following
 
     def _facets(self, key: str, kept: dict[str, str]) -> dict[str, Any]:
         """Return the values at the key that the form names, and how frequent each is."""
@@ -82,7 +103,7 @@ class Texts(ProjectPage):
         return {"facets": values, "distinct": facets.distinct, "all": f"?{urlencode(without)}"}
 
 
-def _keys(rows: list[selectors.Row]) -> list[str]:
+def _keys(rows: list[Row]) -> list[str]:
     """Return the keys that the metadata of some texts has, in their order."""
     keys = (each.path for row in rows for each in shown.details_of(orjson.loads(row.metadata)))
     return list(dict.fromkeys(keys))[:40]
@@ -124,7 +145,7 @@ class Search(ProjectPage):
     """Looking for texts by words or a stored text (in the address), or a vector (in the body)."""
 
     tab = "search"
-    parameters = frozenset({*_FILTER, "q", "text_id", "threshold", "limit", "unlike"})
+    parameters = frozenset({*_FILTER, "q", "mode", "text_id", "threshold", "limit", "unlike"})
 
     def get(self, request: HttpRequest) -> HttpResponse:
         """Return what is like words or a stored text; only the form where there is neither."""
@@ -158,7 +179,7 @@ class Search(ProjectPage):
         return self.show("console/project/search.html", context, status=status)
 
     def _results(
-        self, form: SearchForm, search: Callable[[dict[str, Any], Wanted], Found]
+        self, form: SearchForm, search: Callable[[dict[str, Any], Wanted], Found | FusedFound]
     ) -> dict[str, Any]:
         given = form.cleaned_data
         began = time.perf_counter()
@@ -174,13 +195,19 @@ class Search(ProjectPage):
             refuse(form, error)
             return {}
         took_ms = (time.perf_counter() - began) * 1000
+        if isinstance(found, FusedFound):
+            vectors, cards = found.vectors, shown.fused_cards_of(self.project, found.fused.hits)
+        else:
+            vectors, cards = found, shown.cards_of(self.project, found.hits)
         return {
             "found": found,
-            "cards": shown.cards_of(self.project, found.hits),
-            "explanation": selectors.explanation_of(found),
+            "ranking": None if vectors is None else vectors.ranking,
+            "cards": cards,
+            "explanation": None if vectors is None else selectors.explanation_of(vectors),
             "took_ms": max(1, round(took_ms)),
             "given": given,
             "lower": self._lower(given),
+            "by_meaning": self._by_meaning(given),
         }
 
     def _wanted(self, given: dict[str, Any]) -> Wanted:
@@ -207,7 +234,16 @@ class Search(ProjectPage):
             wanted=wanted,
         )
 
-    def _like_words(self, given: dict[str, Any], wanted: Wanted) -> Found:
+    def _like_words(self, given: dict[str, Any], wanted: Wanted) -> Found | FusedFound:
+        if given["mode"] is not Mode.VECTOR:
+            return selectors.matching_words(
+                SessionCredentials(self.actor),
+                owner=self.owner,
+                handle=self.handle,
+                words=given["q"],
+                asked=Asked(given["mode"], threshold=given["threshold"] or None),
+                wanted=wanted,
+            )
         return selectors.similar_to_words(
             SessionCredentials(self.actor),
             owner=self.owner,
@@ -233,3 +269,10 @@ class Search(ProjectPage):
         query = {**self.request.GET.dict(), "threshold": "0"}
         address = reverse("search", args=[self.owner, self.handle])
         return f"{address}?{urlencode(query)}"
+
+    def _by_meaning(self, given: dict[str, Any]) -> str | None:
+        """Return the address of the same search by meaning, where words alone were looked for."""
+        if given["mode"] is not Mode.TEXT or not given["q"]:
+            return None
+        query = {**self.request.GET.dict(), "mode": Mode.VECTOR.value}
+        return f"{reverse('search', args=[self.owner, self.handle])}?{urlencode(query)}"

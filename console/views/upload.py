@@ -70,6 +70,7 @@ class Upload(_UploadPage):
     """Choosing a file, or pasting what it would hold; and the uploads so far."""
 
     bulk_media_types = frozenset({"multipart/form-data"})
+    tells_too_large = True
 
     def get(self, request: HttpRequest) -> HttpResponse:
         """Return the form."""

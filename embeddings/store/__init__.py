@@ -53,6 +53,7 @@ from embeddings.store._reading import (
     page,
     sample,
     snapshot,
+    sorted_after,
 )
 from embeddings.store._searching import MOST_CANDIDATES, nearest, nearest_to_stored
 from embeddings.store._segments import (
@@ -88,6 +89,7 @@ from embeddings.store._values import (
     Exclusion,
     Hit,
     Matrix,
+    Order,
     Plan,
     Ranking,
     Row,
@@ -112,6 +114,7 @@ __all__ = [
     "Match",
     "Matrix",
     "Neighbour",
+    "Order",
     "Parts",
     "Plan",
     "Progress",
@@ -189,6 +192,7 @@ __all__ = [
     "size_of",
     "sizes",
     "snapshot",
+    "sorted_after",
     "stable_sample",
     "swap",
     "swap_exchanged",

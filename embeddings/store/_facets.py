@@ -32,15 +32,19 @@ def facets(project_id: int, path: Path, condition: Condition | None, *, limit: i
     """
     conditions = conditions_of(condition)
     places = [jsonpath_of(keys) for keys in path.places]
+    is_plain = len(path.places) == 1 and len(path.keys) == 1
 
     def statement(parts: Parts) -> sql.Composed:
         return _STATEMENT.format(
             version=VERSION,
+            held=_HELD_AT_A_KEY if is_plain else _HELD,
             rows=rows_of(parts.segment, "project_id, text_id, metadata"),
             kept=trusted(conditions.text),
         )
 
     parameters = {"first": places[0], "last": places[-1], "limit": limit, **conditions.parameters}
+    if is_plain:
+        parameters["key"] = path.keys[0]
     found = read(project_id, statement, parameters)
     total, without, distinct, _, _ = found[0]
     values = [(text.encode(), int(rows)) for _, _, _, text, rows in found if text is not None]
@@ -48,12 +52,21 @@ def facets(project_id: int, path: Path, condition: Condition | None, *, limit: i
 
 
 # UNION, since a value at both places counts once.
-_STATEMENT = sql.SQL(
-    "WITH kept AS MATERIALIZED (SELECT ("
-    "SELECT array_agg(value) FROM ("
+_HELD = sql.SQL(
+    "(SELECT array_agg(value) FROM ("
     "SELECT jsonb_path_query(metadata, %(first)s::jsonpath) AS value"
     " UNION SELECT jsonb_path_query(metadata, %(last)s::jsonpath)) AS found"
-    " WHERE jsonb_typeof(value) IN ('string', 'number', 'boolean')) AS held"
+    " WHERE jsonb_typeof(value) IN ('string', 'number', 'boolean'))"
+)
+# The same, for most paths and most metadata, in a quarter of the time.
+_HELD_AT_A_KEY = sql.SQL(
+    "CASE jsonb_typeof(metadata -> %(key)s::text) WHEN 'array' THEN {held}"
+    " WHEN 'string' THEN ARRAY[metadata -> %(key)s::text]"
+    " WHEN 'number' THEN ARRAY[metadata -> %(key)s::text]"
+    " WHEN 'boolean' THEN ARRAY[metadata -> %(key)s::text] END"
+).format(held=_HELD)
+_STATEMENT = sql.SQL(
+    "WITH kept AS MATERIALIZED (SELECT {held} AS held"
     " FROM {rows} WHERE true{kept}),"
     " counted AS MATERIALIZED ("
     "SELECT value, count(*) AS rows FROM kept, unnest(held) AS value GROUP BY value)"

@@ -152,6 +152,24 @@ def rows_of(segment: int | None, columns: str) -> sql.Composed:
     )
 
 
+def sorted_rows_of(segment: int | None, columns: str) -> sql.Composed:
+    """Return the same for reading few of the rows in the order of their ids.
+
+    PostgreSQL merges the indexes of both parts only where the parts themselves have no condition.
+    """
+    if segment is None:
+        return rows_of(segment, columns)
+    selected = sql.SQL(", ").join(sql.Identifier(name.strip()) for name in columns.split(","))
+    one = sql.SQL("SELECT {columns} FROM {table}")
+    return sql.SQL(
+        "(SELECT * FROM ({growing} UNION ALL {sealed}) AS both_parts"
+        " WHERE project_id = %(project)s) AS embedding"
+    ).format(
+        growing=one.format(columns=selected, table=GROWING),
+        sealed=one.format(columns=selected, table=table_of(segment)),
+    )
+
+
 Statement = Callable[[Parts], sql.Composable]
 
 

@@ -18,11 +18,18 @@ from embeddings.store._parts import (
     parts_of,
     read,
     rows_of,
+    sorted_rows_of,
     trusted,
 )
-from embeddings.store._values import Row
+from embeddings.store._values import Order, Row
 from embeddings.store._wire import decode_vector, open_cursor
 
+# What is at a path, if it is plain; of long texts the beginning decides.
+_PLAIN = (
+    "(SELECT CASE jsonb_typeof(found) WHEN 'string' THEN to_jsonb(left(found #>> '{{}}', 200))"
+    " WHEN 'number' THEN found WHEN 'boolean' THEN found END"
+    " FROM (SELECT metadata #> %(place{0})s::text[]) AS place (found))"
+)
 _ROW = "project_id, text_id, instance_id, vector, text, metadata, created_at, updated_at"
 
 
@@ -62,6 +69,51 @@ def after(
         f"WHERE text_id > %(after)s{conditions.text} ORDER BY text_id LIMIT %(limit)s",
         {**conditions.parameters, "after": text_id, "limit": limit},
     )
+
+
+def sorted_after(
+    project_id: int,
+    order: Order,
+    place: tuple[str, str] | None,
+    *,
+    limit: int,
+    condition: Condition | None = None,
+) -> list[tuple[str, Row]]:
+    """Return the next embeddings that a filter keeps in some order, each after what sorts it.
+
+    place: what sorts the one before, as it was returned, and its id; None starts with the first.
+    Reads the metadata of all that the filter keeps.
+    """
+    conditions = conditions_of(condition)
+    places = () if order.path is None else order.path.places
+    parameters: dict[str, Any] = {**conditions.parameters, "limit": limit}
+    parameters |= {f"place{number}": list(keys) for number, keys in enumerate(places)}
+    parameters |= {} if place is None else {"value": place[0], "after": place[1]}
+    values = "".join(f" {_PLAIN.format(number)}," for number in range(len(places)))
+    # What compares as the greatest of all JSON values, and as the least.
+    key = f"coalesce({values} '{'null' if order.descending else '{}'}'::jsonb)"
+    direction, beyond = ("DESC", "<") if order.descending else ("ASC", ">")
+    place_text = "" if place is None else f"(key, text_id) {beyond} (%(value)s::jsonb, %(after)s)"
+    found = read(
+        project_id,
+        lambda parts: sql.SQL(
+            # Only what is returned is made of the rest of the row.
+            "SELECT {version}, key::text AS place, text_id, instance_id, vector_send(vector), text,"
+            " metadata::text, created_at, updated_at FROM (SELECT * FROM ("
+            "SELECT *, {key} AS key FROM {rows} WHERE true{kept}) AS keyed WHERE {place}"
+            " ORDER BY key {direction}, text_id {direction} LIMIT %(limit)s) AS part"
+            " ORDER BY key {direction}, text_id {direction}"
+        ).format(
+            version=VERSION,
+            key=trusted(key),
+            rows=rows_of(parts.segment, _ROW),
+            kept=trusted(conditions.text),
+            place=trusted(place_text or "true"),
+            direction=trusted(direction),
+        ),
+        parameters,
+    )
+    return [(str(value), _row(values)) for value, *values in found]
 
 
 def snapshot(project_id: int, *, size: int) -> Generator[list[Row], None, None]:
@@ -153,7 +205,9 @@ def _selection(parts: Parts, condition: str) -> sql.Composed:
     return sql.SQL(
         "SELECT {version}, text_id, instance_id, vector_send(vector), text, metadata::text,"
         " created_at, updated_at FROM {rows} {condition}"
-    ).format(version=VERSION, rows=rows_of(parts.segment, _ROW), condition=trusted(condition))
+    ).format(
+        version=VERSION, rows=sorted_rows_of(parts.segment, _ROW), condition=trusted(condition)
+    )
 
 
 def _row(values: Sequence[Any]) -> Row:

@@ -8,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
-from embeddings.filters import Condition
+from embeddings.filters import Condition, Path
 
 Matrix = npt.NDArray[np.float32]
 
@@ -76,6 +76,17 @@ class Wanted:
     def last(self) -> int:
         """Return the rank of the last result."""
         return self.limit + self.offset
+
+
+@dataclass(frozen=True)
+class Order:
+    """How a list of embeddings is sorted: by a value in the metadata, then by text id.
+
+    path: None for text ids alone. Embeddings without a plain value there come last either way.
+    """
+
+    path: Path | None = None
+    descending: bool = False
 
 
 class Plan(StrEnum):

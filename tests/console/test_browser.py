@@ -130,7 +130,7 @@ def test_from_signing_in_to_deleting(person: Person, key: str) -> None:
     page.keyboard.press("Enter")
     page.locator(".hit").first.get_by_text("Interest rates").wait_for()
     assert page.evaluate("document.body.dataset.kept") == "yes"
-    assert page.url.endswith("/search?q=the%20economy&limit=10")
+    assert page.url.endswith("/search?q=the%20economy&mode=vector&limit=10")
 
     page.goto("/p/alice/diaries/sharing")
     page.get_by_label("Handle").fill("sam")
@@ -182,7 +182,7 @@ PAGES = [
 ]
 ADMIN_PAGES = [
     "/manage/",
-    "/manage/doctor",
+    "/manage/doctor?run=yes",
     "/manage/accounts",
     "/manage/accounts/sam",
     "/manage/new-account",

@@ -1,11 +1,15 @@
 """What the pages show, what their forms refuse, and how many queries they take."""
 
+import re
+from html import unescape
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 import pytest
 from django.test import Client
 
+from common.pagination import cursor_after
+from embeddings.models import EmbeddingJob
 from projects.models import Project
 from tests.console.browser import PROJECT, browser, page, queries
 from tests.console.conftest import HOSTILE
@@ -126,6 +130,44 @@ def test_pages_of_texts_follow_each_other(cast: Cast) -> None:
     page(client.get(f"{PROJECT}/texts?after=nonsense"), 400)
 
 
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"sort": "year"}, ["a/1", "b 2?", HOSTILE, "c\n3"]),
+        ({"sort": "year", "order": "down"}, ["b 2?", "a/1", "c\n3", HOSTILE]),
+        ({"sort": "author"}, ["a/1", "c\n3", "b 2?", HOSTILE]),
+        ({"sort": "tags"}, [HOSTILE, "a/1", "b 2?", "c\n3"]),
+        ({"order": "down"}, ["c\n3", "b 2?", "a/1", HOSTILE]),
+        ({"sort": "year", "key": "author", "value": "Ann"}, ["a/1", "c\n3"]),
+    ],
+)
+def test_texts_are_sorted_page_by_page(
+    query: dict[str, str], expected: list[str], alice: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("console.views.texts.PAGE", 1)
+    address, seen = f"?{urlencode(query)}", []
+    while address:
+        text = page(alice.get(f"{PROJECT}/texts{address}"))
+        (shown,) = re.findall('<h3><a href="[^"]*/texts/([^"]+)"', text)
+        seen.append(unquote(unescape(shown)))
+        following = re.search('href="([^"]*)" rel="next"', text)
+        address = unescape(following[1]) if following else ""
+    assert seen == expected
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["x", "[]", '["1"]', '["[1]", "a"]', '["1e999999", "a"]', '["1", "\\u0000"]', '[1, "a"]'],
+)
+def test_a_place_that_no_list_returned_is_refused(place: str, alice: Client) -> None:
+    query = {"sort": "year", "after": cursor_after(place)}
+    assert "none that a list returned" in page(
+        alice.get(f"{PROJECT}/texts?{urlencode(query)}"), 400
+    )
+    page(alice.get(f"{PROJECT}/texts?sort=a..b"), 400)
+    page(alice.get(f"{PROJECT}/texts?order=sideways"), 400)
+
+
 @pytest.mark.parametrize("text_id", ["a/1", "b 2?", "c\n3", HOSTILE])
 def test_any_text_can_be_opened(text_id: str, alice: Client) -> None:
     text = page(alice.get(f"{PROJECT}/texts/{quote(text_id)}"))
@@ -237,6 +279,41 @@ def test_searching_by_words_with_the_built_in_model(texts: Cast) -> None:
     assert results.find("Interest rates") in {-1, *range(results.index("The cat"), len(results))}
 
 
+def test_words_alone_are_found_and_marked(alice: Client) -> None:
+    text = search(alice, q="dear friend", mode="text")
+    assert "Only the words were looked for." in text
+    assert "My <mark>dear</mark> <mark>friend</mark>" in text
+    assert "1. by words" in text
+    assert "&lt;script&gt;" in search(alice, q="alert", mode="text")
+    none = search(alice, q="xylophone", mode="text")
+    assert "No text holds these words." in none
+    assert "mode=vector" in none
+    assert "Select a valid choice" in search(alice, 400, q="dear", mode="guess")
+
+
+def test_meaning_and_words_are_joined(texts: Cast) -> None:
+    client = browser("sam")
+    client.post("/new-project", {"handle": "both", "instance": "_system/builtin"})
+    rows = [
+        {"text_id": "1", "text": "The cat sleeps on the sofa."},
+        {"text_id": "2", "text": "Interest rates rose again in March."},
+    ]
+    assert texts.sam.post("/v1/embeddings/sam/both", {"embeddings": rows}).status == 201
+    text = page(client.get("/p/sam/both/search?q=cat&mode=hybrid"))
+    assert "1. by meaning, 1. by words" in text
+    assert "The <mark>cat</mark> sleeps" in text
+    assert "Two lists" in text
+
+
+def test_the_dashboard_tells_what_is_worked_at(texts: Cast) -> None:
+    project = Project.objects.get(owner__handle="alice", handle="letters")
+    EmbeddingJob.objects.create(project=project, user=project.owner, total=10, done=4)
+    text = page(browser("erin").get("/"))
+    assert "Worked at now" in text
+    assert 'value="0.400"' in text
+    assert "Worked at now" not in page(browser("rita").get("/"))
+
+
 # --- Sharing and settings -------------------------------------------------------------------------
 def test_sharing_changing_and_removing(alice: Client) -> None:
     sharing = f"{PROJECT}/sharing"
@@ -317,7 +394,7 @@ def test_people_get_pages_and_programs_get_problems(db: None) -> None:
 @pytest.mark.parametrize(
     ("address", "most"),
     [
-        ("/", 9),
+        ("/", 11),
         ("/new-project", 6),
         (f"{PROJECT}/", 12),
         (f"{PROJECT}/texts?key=author", 9),
