@@ -10,7 +10,7 @@ from functools import cache
 
 from django.utils.translation import get_language, gettext, gettext_noop, pgettext_lazy
 
-_WORDS = {
+TERMS = {
     # How far jobs and changes of models are.
     "waiting": pgettext_lazy("word", "waiting"),
     "running": pgettext_lazy("word", "running"),
@@ -242,7 +242,7 @@ _INNER = "sentence"
 
 def word(term: str) -> str:
     """Return how people call a state, an action or a kind of thing."""
-    return str(_WORDS.get(term, term))
+    return str(TERMS.get(term, term))
 
 
 def translated(sentence: str) -> str:

@@ -51,9 +51,9 @@ def word(term: str) -> str:
 
 
 @register.filter
-def said(sentence: str) -> str:
+def translated(sentence: str) -> str:
     """Return a sentence of domain code in the language of the page, where it has a translation."""
-    return words.said(sentence)
+    return words.translated(sentence)
 
 
 @register.filter
