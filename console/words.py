@@ -129,9 +129,7 @@ SENTENCES = (
         "Project '%(project)s' holds %(number)s embeddings of %(dimensions)s dimensions; an "
         "instance with %(others)s cannot serve them. Delete them first, or make a new project."
     ),
-    gettext_noop(
-        "endpoint must be a web address such as https://api.example.org/v1/embeddings."
-    ),
+    gettext_noop("endpoint must be a web address such as https://api.example.org/v1/embeddings."),
     # Uploads.
     gettext_noop("The file is empty."),
     gettext_noop("The file is compressed; unpack it first, or load it with loadembeddings."),
@@ -145,9 +143,7 @@ SENTENCES = (
     gettext_noop("text is empty: there is nothing to embed."),
     gettext_noop("The text holds the character U+0000, which cannot be stored."),
     gettext_noop("The line is not a JSON object."),
-    gettext_noop(
-        "vector dimension mismatch: expected %(expected)s dimensions, got %(found)s."
-    ),
+    gettext_noop("vector dimension mismatch: expected %(expected)s dimensions, got %(found)s."),
     gettext_noop("Whoever uploaded the file may not edit the project now: %(sentence)s"),
     # Maps and changes of models.
     gettext_noop("UMAP needs %(least)s texts or more."),
@@ -163,9 +159,7 @@ SENTENCES = (
         "%(number)s embeddings were made by the model %(model)s, its LLM service has %(now)s now"
     ),
     # Metadata schemas.
-    gettext_noop(
-        "The metadata schema has %(number)s bytes; at most %(most)s are allowed."
-    ),
+    gettext_noop("The metadata schema has %(number)s bytes; at most %(most)s are allowed."),
     gettext_noop(
         "The metadata schema refers to %(reference)s, which does not exist; add it or correct the "
         "reference. It must be a path such as #/definitions/name."
@@ -194,9 +188,7 @@ SENTENCES = (
     gettext_noop("The disk of %(folder)s is getting full: %(free)s."),
     gettext_noop("Debugging is on: pages of errors show code and settings to everybody."),
     gettext_noop("An administrator's key can delete everything by one request."),
-    gettext_noop(
-        "It listens on %(host)s without TLS: keys and texts can be read on their way."
-    ),
+    gettext_noop("It listens on %(host)s without TLS: keys and texts can be read on their way."),
     gettext_noop("The admin key has fewer than %(number)s characters."),
     gettext_noop("The provider keys of %(number)s LLM services cannot be read: %(names)s."),
     gettext_noop("%(number)s provider keys are still encrypted by a previous encryption key."),
@@ -205,9 +197,7 @@ SENTENCES = (
     ),
     gettext_noop("The last attempt to look after the index of %(project)s failed: %(reason)s"),
     gettext_noop("The index of %(project)s is missing; it is searched exactly, and slowly."),
-    gettext_noop(
-        "PostgreSQL does not use the index of %(project)s: each search reads every row."
-    ),
+    gettext_noop("PostgreSQL does not use the index of %(project)s: each search reads every row."),
     gettext_noop(
         "%(project)s holds vectors without a direction (zero or not finite), which no search finds: "
         "%(ids)s."
@@ -222,7 +212,9 @@ SENTENCES = (
         "%(expected)s"
     ),
     # What mends what the doctor found, where it is no command.
-    gettext_noop("Add space, or delete what is not needed: manage.py listindexes tells the largest."),
+    gettext_noop(
+        "Add space, or delete what is not needed: manage.py listindexes tells the largest."
+    ),
     gettext_noop("Lower ARMARIUM_WORKERS or ARMARIUM_THREADS, or raise max_connections."),
     gettext_noop("Stop the database, then: pg_checksums --enable -D <its data directory>"),
     gettext_noop(

@@ -18,9 +18,9 @@ from common import doctor
 from console import words
 from embeddings.models import (
     ImportJob,
+    ImportProblem,
     IndexState,
     JobState,
-    ImportProblem,
     ReembeddingState,
 )
 from resources.models import Agent
@@ -180,7 +180,9 @@ def full(texts: Cast, settings: Any, tmp_path: Any) -> Cast:
     failed = ImportJob.objects.create(
         name="old.csv", state="failed", uses={"text": "text"}, error="The file is empty.", **upload
     )
-    ImportProblem.objects.create(job=failed, row=2, text_id="x", reason="The line is not a JSON object.")
+    ImportProblem.objects.create(
+        job=failed, row=2, text_id="x", reason="The line is not a JSON object."
+    )
     alice = browser("alice")
     alice.post("/models/alice/model/share", {"user": "erin"})
     alice.post("/account/keys", {"name": "notebook"})
