@@ -151,8 +151,8 @@ SENTENCES = (
         "Texts are uploaded faster than the model embeds them; switch while less is uploaded."
     ),
     gettext_noop(
-        "Some embeddings of project '%(project)s' were made by the model %(model)s%(where)s, not by "
-        "that of its LLM service now, %(now)s. Vectors of different models cannot be compared: "
+        "Some embeddings of project '%(project)s' were made by the model %(model)s%(where)s, not "
+        "by that of its LLM service now, %(now)s. Vectors of different models cannot be compared: "
         "upload them anew, or re-embed the project."
     ),
     gettext_noop(
@@ -170,7 +170,8 @@ SENTENCES = (
     ),
     # The doctor and the sanity check.
     gettext_noop(
-        "No background worker runs; %(number)s jobs wait. Indexes are not built, texts not embedded."
+        "No background worker runs; %(number)s jobs wait. Indexes are not built, texts not "
+        "embedded."
     ),
     gettext_noop("%(number)s jobs of %(task)s have failed."),
     gettext_noop("%(used)s of %(most)s connections to the database are in use."),
@@ -199,11 +200,12 @@ SENTENCES = (
     gettext_noop("The index of %(project)s is missing; it is searched exactly, and slowly."),
     gettext_noop("PostgreSQL does not use the index of %(project)s: each search reads every row."),
     gettext_noop(
-        "%(project)s holds vectors without a direction (zero or not finite), which no search finds: "
-        "%(ids)s."
+        "%(project)s holds vectors without a direction (zero or not finite), which no search "
+        "finds: %(ids)s."
     ),
     gettext_noop(
-        "%(project)s holds %(number)s vectors of other dimensions than its LLM service has: %(ids)s."
+        "%(project)s holds %(number)s vectors of other dimensions than its LLM service has: "
+        "%(ids)s."
     ),
     gettext_noop("%(project)s holds metadata that its schema refuses: %(ids)s."),
     gettext_noop("%(project)s has %(number)s embeddings but no metadata schema defined"),
@@ -221,8 +223,8 @@ SENTENCES = (
         "Put a proxy with TLS in front, then ARMARIUM_BEHIND_TLS=true (docs/operations.md)"
     ),
     gettext_noop(
-        "Add the encryption key that they were stored with to ARMARIUM_PREVIOUS_ENCRYPTION_KEYS, or "
-        "give the provider keys again."
+        "Add the encryption key that they were stored with to ARMARIUM_PREVIOUS_ENCRYPTION_KEYS, "
+        "or give the provider keys again."
     ),
     gettext_noop("Keep it in ARMARIUM_PREVIOUS_ENCRYPTION_KEYS until they are stored anew."),
     gettext_noop("Upload these texts again, or delete them."),
