@@ -8,7 +8,7 @@ COMPILE := $(PY) -m piptools compile --quiet --strip-extras --no-header \
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install minilm dev run test promises check format lock bench clean
+.PHONY: help install minilm dev run test promises check format messages lock bench clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ check: dev ## Lint, types, import rules, migrations, OpenAPI, deployment setting
 format: dev ## Format the code and mend what ruff can.
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
+
+messages: dev ## Bring locale/ up to date with what the console says, and compile it.
+	$(PY) -m tests.catalogue
 
 lock: dev ## Resolve requirements*.in into the pinned files.
 	$(COMPILE) -o requirements.txt requirements.in

@@ -321,7 +321,8 @@ SPECTACULAR_SETTINGS = {
 # --- Language, time, files ------------------------------------------------------------------------
 LANGUAGE_CODE = "en"
 # Of pages; the API and the administration site speak English.
-LANGUAGES = [("en", "English")]
+LANGUAGES = [("en", "English"), ("de", "Deutsch")]
+LOCALE_PATHS = [BASE_DIR / "locale"]
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "/static/"

@@ -12,6 +12,7 @@ from django.utils.translation import gettext, gettext_lazy
 from common import problems, projects_api
 from common.errors import DomainError, Forbidden, Malformed, NotFound
 from console import site
+from console.words import translated
 
 _HTML = "text/html"
 _TITLES = {
@@ -28,7 +29,7 @@ def page(request: HttpRequest, error: DomainError, **context: Any) -> HttpRespon
     """Return the page that tells of an error; asks the database nothing."""
     with translation.override(translation.get_language_from_request(request)):
         title = _TITLES.get(HTTPStatus(error.status), gettext_lazy("Something went wrong"))
-        values = {"title": title, "detail": error.detail, "status": error.status}
+        values = {"title": title, "detail": translated(error.detail), "status": error.status}
         response = render(
             request,
             "console/error.html",
@@ -66,7 +67,8 @@ def server_error(request: HttpRequest) -> HttpResponse:
     """Answer an unexpected error outside of the API (handler500)."""
     if not _is_read_by_a_person(request):
         return problems.server_error(request)
-    detail = "Something went wrong on our side; the log of the server has the details."
+    with translation.override(translation.get_language_from_request(request)):
+        detail = gettext("Something went wrong on our side; the log of the server has the details.")
     return page(request, DomainError(detail))
 
 

@@ -13,6 +13,7 @@ from django.utils.translation import gettext, gettext_lazy
 from accounts.models import Role, User
 from common import handles
 from common.errors import Invalid
+from console.words import translated, word
 from embeddings import filters
 from embeddings.filters import Condition
 from embeddings.hybrid import Mode
@@ -415,8 +416,8 @@ class AuditForm(PlainForm):
         self, *args: Any, verbs: Iterable[str], kinds: Iterable[str], **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        for name, words in (("verb", verbs), ("kind", kinds)):
-            choices = [("", gettext("Everything")), *((each, each) for each in words)]
+        for name, terms in (("verb", verbs), ("kind", kinds)):
+            choices = [("", gettext("Everything")), *((each, word(each)) for each in terms)]
             self.fields[name].choices = choices  # type: ignore[attr-defined]
 
 
@@ -445,7 +446,7 @@ class FilterForm(PlainForm):
             given["condition"] = self._condition(*(given.get(name, "") for name in _FILTER))
         except Invalid as error:
             place = error.errors[0].location if error.errors else ""
-            self.add_error("key" if "key" in place else "filter", error.detail)
+            self.add_error("key" if "key" in place else "filter", translated(error.detail))
         return given
 
     def _condition(self, key: str, value: str, text: str) -> Condition | None:

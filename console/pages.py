@@ -21,6 +21,7 @@ from accounts.policy import ANONYMOUS, Actor, Level, level_of
 from common import problems
 from common.errors import DomainError, Forbidden, Invalid, NotFound, Unauthenticated
 from console import errors, site
+from console.words import translated
 from projects.models import Project
 from projects.selectors import count_embeddings, project_for
 
@@ -173,7 +174,7 @@ def refuse(form: forms.Form, error: DomainError, **fields: str) -> None:
         name = each.location.partition(".")[2].partition("[")[0]
         name = fields.get(name, name)
         if name in form.fields:
-            form.add_error(name, each.message)
+            form.add_error(name, translated(each.message))
             placed = True
     if not placed:
-        form.add_error(None, error.detail)
+        form.add_error(None, translated(error.detail))

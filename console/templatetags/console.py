@@ -9,6 +9,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import ngettext
 
+from console import words
+
 register = template.Library()
 
 
@@ -40,6 +42,18 @@ def duration(seconds: float) -> str:
         return ngettext("%(number)d minute", "%(number)d minutes", number) % {"number": number}
     number = round(seconds / 3600)
     return ngettext("%(number)d hour", "%(number)d hours", number) % {"number": number}
+
+
+@register.filter
+def word(term: str) -> str:
+    """Return how people call a state, an action or a kind of thing."""
+    return words.word(term)
+
+
+@register.filter
+def translated(sentence: str) -> str:
+    """Return a sentence of domain code in the language of the page, where it has a translation."""
+    return words.translated(sentence)
 
 
 @register.filter

@@ -19,6 +19,7 @@ from accounts.policy import Level, account_level, require_account
 from common.errors import DomainError, Invalid
 from console.account_forms import NewKeyForm, NewPasswordForm, ProfileForm
 from console.pages import Page, refuse
+from console.words import translated
 from projects.models import Project
 from projects.selectors import projects_of, shared_projects
 
@@ -96,7 +97,7 @@ class Account(AccountPage):
             except DomainError as error:
                 refuse(form, error)
                 if not form.has_error("email") and error.status == 409:
-                    form.add_error("email", error.detail)
+                    form.add_error("email", translated(error.detail))
             else:
                 messages.success(request, gettext("Saved."))
                 return HttpResponseRedirect(reverse("account"))

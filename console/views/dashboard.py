@@ -10,6 +10,7 @@ from common.errors import DomainError
 from console import selectors, work
 from console.forms import ProjectForm
 from console.pages import Page, refuse
+from console.words import translated
 from projects.services import create_project
 
 
@@ -70,7 +71,7 @@ class NewProject(Page):
                 names = {"project_handle": "handle", "instance_handle": "instance"}
                 refuse(form, error, metadataScheme="schema", **names)
                 if not form.has_error("handle") and error.status == 409:
-                    form.add_error("handle", error.detail)
+                    form.add_error("handle", translated(error.detail))
             else:
                 messages.success(request, gettext("Project created. Now bring its first texts."))
                 return HttpResponseRedirect(

@@ -14,6 +14,7 @@ from common import jobs
 from common.errors import Conflict, Invalid, NotFound
 from console import work
 from console.pages import Page
+from console.words import translated
 from embeddings import embedding_jobs, indexes, reembedding
 
 
@@ -57,7 +58,7 @@ class JobAction(Page):
             does()
         except (Conflict, NotFound) as refusal:
             # It went on meanwhile: the list shows how it is now.
-            messages.warning(request, refusal.detail)
+            messages.warning(request, translated(refusal.detail))
         else:
             messages.success(request, self._said(action))
         return HttpResponseRedirect(reverse("jobs"))

@@ -30,6 +30,7 @@ from console.forms import (
     NewPasswordForm,
 )
 from console.pages import Page, ProjectPage, refuse
+from console.words import translated
 from embeddings.selectors import sanity_report
 from projects.models import Project
 from projects.selectors import audit_log_of, grouped_in, with_counts
@@ -158,7 +159,7 @@ class NewAccount(AdminPage):
             except DomainError as error:
                 refuse(form, error, user_handle="handle")
                 if not form.has_error("handle") and error.status == 409:
-                    form.add_error("handle", error.detail)
+                    form.add_error("handle", translated(error.detail))
             else:
                 context = {"about": made.user, "api_key": made.api_key}
                 return self.show("console/manage/new_key.html", context)
@@ -235,7 +236,7 @@ class AccountAccess(Account):
                 actor=self.actor, handle=self.handle, changes=form.cleaned_data["change"]
             )
         except DomainError as refusal:
-            messages.error(request, refusal.detail)
+            messages.error(request, translated(refusal.detail))
             return HttpResponseRedirect(reverse("manage-account", args=[self.handle]))
         return self._back(gettext("The rights of %(user)s are changed.") % {"user": self.handle})
 
@@ -273,7 +274,7 @@ class AccountDeletion(Account):
             try:
                 services.delete_user(actor=self.actor, handle=self.handle)
             except DomainError as error:
-                form.add_error(None, error.detail)
+                form.add_error(None, translated(error.detail))
             else:
                 said = gettext("%(user)s is deleted.") % {"user": self.handle}
                 messages.success(request, said)

@@ -27,6 +27,7 @@ from console.model_forms import (
     values_of,
 )
 from console.pages import Page, refuse
+from console.words import translated
 from llm_services import embedding, selectors, services
 from llm_services.models import Definition, DefinitionShare, Instance, InstanceShare
 from projects.selectors import count_projects_on, projects_on
@@ -326,7 +327,7 @@ class Test(Service):
                 context["trial"] = embedding.try_out(instance, form.cleaned_data["text"])
             except DomainError as error:
                 # Its owner's to mend; nothing is wrong with this request.
-                context["failure"] = error.detail
+                context["failure"] = translated(error.detail)
         status = 400 if form.errors else 200
         if self.is_partial("trial"):
             partial = {**context, "service": self.service}
@@ -383,7 +384,7 @@ class DeleteService(Service):
             try:
                 self.kind.delete(**self.where)
             except DomainError as error:
-                form.add_error(None, error.detail)
+                form.add_error(None, translated(error.detail))
             else:
                 messages.success(request, gettext("%(name)s is deleted.") % {"name": self.handle})
                 return HttpResponseRedirect(reverse("models"))
@@ -396,4 +397,4 @@ def _refuse(form: forms.Form, error: DomainError) -> None:
     refuse(form, error, **fields)
     if error.status == 409 and "handle" in form.fields and not isinstance(error, Invalid):
         form.errors.pop("__all__", None)
-        form.add_error("handle", error.detail)
+        form.add_error("handle", translated(error.detail))

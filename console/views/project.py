@@ -15,6 +15,7 @@ from common.errors import DomainError, Invalid
 from console.forms import DeleteForm, DescriptionForm, ShareForm, TransferForm
 from console.pages import ProjectPage, refuse
 from console.snippets import search_snippets, upload_snippets
+from console.words import translated
 from embeddings import indexes, selectors
 from projects import services
 from projects.models import ProjectShare
@@ -170,9 +171,9 @@ class Transfer(Settings):
                 services.transfer_project(**self.where, new_owner=receiver)
             except DomainError as error:
                 if error.errors or error.status == 404:
-                    form.add_error("new_owner", error.detail)
+                    form.add_error("new_owner", translated(error.detail))
                 else:
-                    form.add_error(None, error.detail)
+                    form.add_error(None, translated(error.detail))
             else:
                 said = gettext("%(project)s belongs to %(user)s now.")
                 messages.success(request, said % {"project": self.handle, "user": receiver})
@@ -193,7 +194,7 @@ class Delete(Settings):
             try:
                 services.delete_project(**self.where, on_resources=chosen)
             except DomainError as error:
-                form.add_error(None, error.detail)
+                form.add_error(None, translated(error.detail))
             else:
                 said = gettext("%(project)s is deleted.") % {"project": self.handle}
                 messages.success(request, said)

@@ -12,6 +12,7 @@ from accounts.policy import Actor, Level, level_of
 from common.errors import Conflict, DomainError, Forbidden, Invalid, NotFound
 from console.model_forms import ChooseModelForm, CompareForm, EstimateForm
 from console.pages import ProjectPage, refuse
+from console.words import translated
 from embeddings import reembedding
 from embeddings.models import ReembeddingState
 from llm_services.models import Instance
@@ -137,7 +138,7 @@ class ProjectModel(ProjectPage):
         try:
             found = reembedding.comparison_for(**self.where, k=_NEAREST, queries=queries)
         except Conflict as error:
-            return {"comparison_refused": error.detail}
+            return {"comparison_refused": translated(error.detail)}
         return {"comparison": found}
 
     def _estimate(self) -> dict[str, Any]:

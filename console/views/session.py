@@ -5,7 +5,6 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
-from django.utils import translation
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.utils.translation import gettext
 
@@ -68,7 +67,7 @@ class Appearance(Page):
         theme, language = (request.POST.get(name) for name in ("theme", "language"))
         if theme in site.THEMES:
             _keep(response, site.THEME_COOKIE, theme)
-        elif language is not None and translation.check_for_language(language):
+        elif language in dict(settings.LANGUAGES):
             _keep(response, settings.LANGUAGE_COOKIE_NAME, language)
         else:
             raise Invalid(gettext("Choose one of the themes or languages that the page names."))

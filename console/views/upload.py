@@ -18,6 +18,7 @@ from accounts.policy import Level
 from common.errors import DomainError, Invalid
 from console.forms import UploadForm
 from console.pages import ProjectPage
+from console.words import translated
 from embeddings import import_jobs
 from embeddings.files import Column, Use, Uses, shown
 from embeddings.models import ImportJob
@@ -85,7 +86,7 @@ class Upload(_UploadPage):
             try:
                 job = import_jobs.offer(**self.where, **given["offered"])
             except DomainError as error:
-                form.add_error("pasted" if given["pasted"] else "file", error.detail)
+                form.add_error("pasted" if given["pasted"] else "file", translated(error.detail))
             else:
                 return self.to_job(job)
         return self._form(form, status=400)
@@ -163,7 +164,7 @@ class UploadFile(_UploadPage):
         try:
             rows = import_jobs.preview(job, Uses(chosen))
         except DomainError as error:
-            return {"wrong": error.detail, "others": others}
+            return {"wrong": translated(error.detail), "others": others}
         shown_rows = [
             {
                 "row": row,
