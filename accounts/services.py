@@ -106,6 +106,12 @@ def update_user(*, actor: Actor, handle: str, changes: dict[str, Any]) -> User:
     return _describe(user, changes)
 
 
+def hold_user(*, actor: Actor, handle: str) -> None:
+    """Let nobody else change an account until the transaction ends; raise as `update_user`."""
+    account_for(actor, Level.OWNER, handle)
+    _locked(handle)
+
+
 def _describe(user: User, changes: dict[str, Any]) -> User:
     _refuse_system(user)
     if "name" in changes:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from http import HTTPStatus
 from typing import cast
 
 from csp.constants import HEADER
@@ -55,6 +56,9 @@ class ContentLength:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = self.get_response(request)
+        if response.status_code == HTTPStatus.NOT_MODIFIED:
+            # It would be the length of what is not sent.
+            return response
         if not response.streaming and "Content-Length" not in response.headers:
             content = cast("HttpResponse", response).content
             response.headers["Content-Length"] = str(len(content))

@@ -117,6 +117,7 @@ MIDDLEWARE = [
     "common.middleware.CrossOrigin",
     "config.request_log.RequestLog",
     "common.middleware.RequestLimits",
+    "accounts.guessing.GuessLimit",
     "accounts.authentication.NoteKeyUse",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
