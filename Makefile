@@ -31,6 +31,10 @@ check: dev ## Lint, types, import rules, migrations, OpenAPI, deployment setting
 	$(VENV)/bin/ruff check .
 	$(PY) -m mypy .
 	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive --severity-level medium .
+	@$(PY) -m pip_audit --requirement requirements.txt --disable-pip --no-deps --timeout 10 --progress-spinner off >$(VENV)/.audit 2>&1 \
+		|| { grep -q '^Found ' $(VENV)/.audit && cat $(VENV)/.audit && exit 1; } \
+		|| echo "pip-audit: skipped, the list of known weaknesses cannot be reached."
 	@data=$$(mktemp -d) && trap 'rm -rf "$$data"' EXIT && export ARMARIUM_DATA_DIR="$$data" && set -ex && \
 	$(PY) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run && \
 	$(PY) manage.py spectacular --fail-on-warn --validate --file "$$data/openapi.yaml" && \

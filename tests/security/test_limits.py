@@ -1,5 +1,6 @@
 """The largest of everything is served, documented and enforced; connections have limits of time."""
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from django.conf import settings
 from django.db import OperationalError, connection
 
+from accounts import keys
 from common import query
 from config import limits
 from config.settings import BASE_DIR
@@ -37,6 +39,13 @@ def test_the_limits_are_served_without_a_key(cast: Cast) -> None:
 def test_the_page_has_the_same_limits() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert limits.as_markdown() in page, f"docs/limits.md should hold:\n{limits.as_markdown()}"
+
+
+def test_the_pattern_of_keys_is_documented_for_scanners() -> None:
+    page = (BASE_DIR / "SECURITY.md").read_text(encoding="utf-8")
+    assert f"`{keys.PATTERN}`" in page
+    key, _ = keys.generate_key()
+    assert re.fullmatch(keys.PATTERN, key)
 
 
 def test_what_is_as_large_is_taken_and_one_more_is_refused(cast: Cast) -> None:
