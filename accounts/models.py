@@ -156,6 +156,24 @@ class Session(AbstractBaseSession):
         return str(self.public_id)
 
 
+class FailedAttempts(models.Model):
+    """How often a key that is none was sent from an address, or in place of a certain key.
+
+    subject: `address:` and a network, or `key:` and a key's public id.
+    since: when counting began.
+    """
+
+    subject = models.CharField(max_length=100, primary_key=True)
+    since = models.DateTimeField(db_index=True)
+    number = models.PositiveIntegerField()
+
+    class Meta:
+        verbose_name_plural = "failed attempts"
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.number}"
+
+
 class Owned(models.Model):
     """Something that belongs to exactly one account and may be shared with others."""
 

@@ -108,6 +108,12 @@ def update_user(*, actor: Actor, handle: str, changes: dict[str, Any]) -> User:
     return _describe(actor, user, changes)
 
 
+def hold_user(*, actor: Actor, handle: str) -> None:
+    """Let nobody else change an account until the transaction ends; raise as `update_user`."""
+    account_for(actor, Level.OWNER, handle)
+    _locked(handle)
+
+
 def _describe(actor: Actor, user: User, changes: dict[str, Any]) -> User:
     _refuse_system(user)
     if "name" in changes:

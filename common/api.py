@@ -9,6 +9,7 @@ from django.conf import settings
 from django.http import QueryDict
 from rest_framework import serializers
 from rest_framework.exceptions import MethodNotAllowed
+from rest_framework.permissions import SAFE_METHODS
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
@@ -21,10 +22,12 @@ class Resource(APIView):
 
     queries: the query parameters of each method that takes any, by its lower-case name.
     bulk_media_types: those in which POST takes a body as large as MAX_BULK_BYTES.
+    takes_conditions: whether a change may depend on the version of what is there.
     """
 
     bulk_media_types: ClassVar[Collection[str]] = ()
     queries: ClassVar[dict[str, type[Query]]] = {}
+    takes_conditions: ClassVar[bool] = False
     query: dict[str, Any]
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
@@ -33,6 +36,8 @@ class Resource(APIView):
         if method not in self.http_method_names or not hasattr(self, method):
             raise MethodNotAllowed(request.method or "")
         super().initial(request, *args, **kwargs)
+        if not self.takes_conditions and request.method not in SAFE_METHODS:
+            refuse_conditions(request)
         query_string = request.META.get("QUERY_STRING", "")
         self.query = dict(read_query(self.query_of(method), query_string))
 
@@ -72,7 +77,19 @@ def read_body(request: Request, *, others: Collection[str] = ()) -> bytes:
     LengthRequired without a length or chunks, and Malformed for one that is damaged or ends early.
     """
     bodies.check_json(request._request, others=others)
-    return bodies.read(request._request, limit=settings.MAX_BODY_BYTES)
+    kept: bytes | None = getattr(request._request, "kept_body", None)
+    return (
+        kept if kept is not None else bodies.read(request._request, limit=settings.MAX_BODY_BYTES)
+    )
+
+
+def keep_body(request: Request) -> None:
+    """Read a JSON body, if there is one, and keep it for those who read it from now on.
+
+    For who must not wait for a slow client later, or may need it again. Raises as `read_body`.
+    """
+    if request.META.get("CONTENT_LENGTH") or "HTTP_TRANSFER_ENCODING" in request.META:
+        request._request.kept_body = read_body(request)  # type: ignore[attr-defined]
 
 
 def media_type_of(request: Request) -> str:
@@ -86,6 +103,14 @@ def spool_body(request: Request) -> BinaryIO:
     The caller closes it. Raises as `read_body`, and Unavailable where the disk takes no more.
     """
     return bodies.spool(request._request, limit=settings.MAX_BULK_BYTES)
+
+
+def refuse_conditions(request: Request) -> None:
+    """Refuse what would be ignored, where a change depends on it."""
+    for name in ("If-Match", "If-None-Match"):
+        if name in request.headers:
+            message = f"What is changed here has no version of its own; leave {name} out."
+            raise json.invalid(f"header.{name}", message)
 
 
 # The same few come again and again, and reading one takes longer than many a search.

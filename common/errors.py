@@ -137,6 +137,17 @@ class Unprocessable(DomainError):
     code = "invalid-metadata-schema"
 
 
+class TooManyRequests(DomainError):
+    """Too much of what fails; the same is answered again after a while."""
+
+    status = 429
+    code = "too-many-requests"
+
+    def __init__(self, detail: str, *, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
+
+
 class Unavailable(DomainError):
     """Try again: the database is restarting, or another writer was in the way."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cache
+from http import HTTPStatus
 from typing import cast
 
 from csp.constants import HEADER
@@ -55,6 +56,9 @@ class ContentLength:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response = self.get_response(request)
+        if response.status_code == HTTPStatus.NOT_MODIFIED:
+            # It would be the length of what is not sent.
+            return response
         if not response.streaming and "Content-Length" not in response.headers:
             content = cast("HttpResponse", response).content
             response.headers["Content-Length"] = str(len(content))
@@ -62,12 +66,13 @@ class ContentLength:
 
 
 class ContentSecurityPolicy(CSPMiddleware):
-    """Sends the site's policy; puts it together once, where no response has one of its own."""
+    """Sends the site's policies; puts it together once, where no response has one of its own."""
 
     def process_response(
         self, request: HttpRequest, response: HttpResponseBase
     ) -> HttpResponseBase:
-        """Set the header."""
+        """Set the header, and the one that says which devices of visitors pages use: none."""
+        response.headers.setdefault("Permissions-Policy", _NO_DEVICES)
         parts = self.get_policy_parts(request=request, response=response)
         if parts != _SITE_WIDE or settings.DEBUG or hasattr(response, "_csp_exempt"):
             return super().process_response(request, response)
@@ -76,6 +81,7 @@ class ContentSecurityPolicy(CSPMiddleware):
 
 
 _SITE_WIDE = PolicyParts()
+_NO_DEVICES = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
 
 
 @cache

@@ -29,6 +29,7 @@ from common.errors import (
     Malformed,
     NotFound,
     TooLarge,
+    TooManyRequests,
     Unauthenticated,
     Unavailable,
     UnsupportedMedia,
@@ -91,6 +92,8 @@ def headers(error: DomainError) -> dict[str, str]:
     """Return the headers that belong to an error's status."""
     if error.status == HTTPStatus.UNAUTHORIZED:
         return {"WWW-Authenticate": 'Bearer realm="armarium"'}
+    if isinstance(error, TooManyRequests):
+        return {"Retry-After": str(error.retry_after_s)}
     if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
         return {"Retry-After": str(RETRY_AFTER_S)}
     return {}

@@ -18,6 +18,7 @@ from rest_framework import serializers
 
 from common import metadata_filter, projects_api
 from common.bodies import JSON
+from common.entity_tags import IF_MATCH, IF_NONE_MATCH, Tagged
 from common.listing import FilteredListing
 from common.problems import CONTENT_TYPE
 from common.query import Query
@@ -26,6 +27,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 # What any request may meet, whatever it asks.
 _ALWAYS = (HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE)
+_WITH_KEY = (HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS)
 _WITH_BODY = (
     HTTPStatus.LENGTH_REQUIRED,
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -39,12 +41,15 @@ _MEANING = {
     400: "The request is malformed, or a value or parameter is wrong.",
     401: "The key is missing, malformed, unknown, expired or revoked.",
     403: "The key is valid, its account may not do this.",
+    304: "It is still the version that `If-None-Match` names.",
     404: "There is nothing at this address.",
     409: "It exists already, or is in use.",
     411: "The body has neither a Content-Length nor chunks.",
+    412: "It is not the version that `If-Match` names; nothing was changed.",
     413: "The body, or what it unpacks to, is larger than allowed.",
     415: "The body is of no media type, charset or content encoding that is read here.",
     422: "The metadata schema cannot be used.",
+    429: "Too many requests with a key that is none; a good key works at once.",
     502: "The model's provider failed, cannot be reached, or answered nonsense.",
     503: "The database did not answer in time; try again.",
     504: "The model's provider did not answer in time.",
@@ -205,6 +210,18 @@ class Schema(AutoSchema):
             schemes.append({})
         return schemes
 
+    def get_operation(self, *arguments: Any, **keywords: Any) -> Any:
+        """Return the operation, with the conditions on versions where the view has them."""
+        described = super().get_operation(*arguments, **keywords)
+        takes = {"PUT", "PATCH", "DELETE"}
+        if (
+            described
+            and isinstance(self.view, Tagged)
+            and self.method in takes | {*self.view.showing}
+        ):
+            _describe_versions(described, self.view, self.method)
+        return described
+
     def _resolve_path_parameters(self, variables: Any) -> list[Any]:
         parameters: list[Any] = super()._resolve_path_parameters(  # type: ignore[no-untyped-call]
             variables
@@ -219,6 +236,31 @@ class Schema(AutoSchema):
             if parameter["name"] == "id":
                 parameter["schema"] = {"type": "string", "format": "uuid"}
         return parameters
+
+
+def _describe_versions(described: dict[str, Any], view: Tagged, method: str) -> None:
+    """Add the headers and statuses of `common.entity_tags` to an operation."""
+    responses = described["responses"]
+    parameters = described.setdefault("parameters", [])
+    if method == "GET":
+        parameters.append(_header(IF_NONE_MATCH, "Answer 304 if this is the present `ETag`."))
+        responses["304"] = {"description": _MEANING[304]}
+    else:
+        parameters.append(_header(IF_MATCH, "Change only the version of this `ETag`."))
+        if method in {"PUT", "POST"}:
+            parameters.append(_header(IF_NONE_MATCH, "`*`: only if there is nothing here."))
+        # A refusal like any other.
+        responses["412"] = {**responses["400"], "description": _MEANING[412]}
+    if method in view.showing:
+        for status in {"200", "201"} & responses.keys():
+            responses[status]["headers"] = {
+                "ETag": {"schema": {"type": "string"}, "description": "The version shown."}
+            }
+    described["responses"] = dict(sorted(responses.items()))
+
+
+def _header(name: str, meaning: str) -> dict[str, Any]:
+    return {"in": "header", "name": name, "description": meaning, "schema": {"type": "string"}}
 
 
 def operation(
@@ -244,7 +286,7 @@ def operation(
     errors: the statuses beside those that every route of its kind has.
     public: whether it refuses nobody; a key that is sent must be a good one all the same.
     """
-    statuses = {*_ALWAYS, HTTPStatus.UNAUTHORIZED, *errors}
+    statuses = {*_ALWAYS, *_WITH_KEY, *errors}
     if not public:
         statuses.add(HTTPStatus.FORBIDDEN)
     if request is not None:
@@ -305,7 +347,7 @@ def own_operation(
     examples: Sequence[OpenApiExample] = (),
 ) -> Callable[[F], F]:
     """Describe a method of a view of the Projects API; the arguments are those of `operation`."""
-    statuses = {*_ALWAYS, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, *errors}
+    statuses = {*_ALWAYS, *_WITH_KEY, HTTPStatus.FORBIDDEN, *errors}
     statuses.add(HTTPStatus.UNPROCESSABLE_ENTITY)
     if request is not None:
         statuses |= set(_WITH_BODY)
@@ -355,13 +397,14 @@ def document_problems(
                 }
             if "security" not in described:
                 # Nobody looks at a key here.
-                responses.pop("401", None)
+                for status in map(str, map(int, _WITH_KEY)):
+                    responses.pop(status, None)
             if "401" in responses:
                 responses["401"]["headers"] = {
                     "WWW-Authenticate": {"schema": {"type": "string", "example": "Bearer"}}
                 }
-            if "503" in responses:
-                responses["503"]["headers"] = {
+            for status in {"429", "503"} & responses.keys():
+                responses[status]["headers"] = {
                     "Retry-After": {"schema": {"type": "string"}, "description": "Seconds."}
                 }
     return result

@@ -12,6 +12,7 @@ from common.api import Resource
 from common.schema import operation
 
 _ENDPOINTS = [
+    ("/v1/limits", "GET", "The largest of everything"),
     ("/v1/users", "GET, POST", "Accounts, for administrators"),
     ("/v1/users/{user}", "GET, PUT, PATCH, DELETE", "One account"),
     ("/v1/api-standards", "GET, POST", "Protocols that LLM services speak"),

@@ -1,5 +1,6 @@
 """Logs each request once, when it is answered."""
 
+import re
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,15 @@ from django.http import HttpRequest, HttpResponse
 from django_structlog.middlewares import RequestMiddleware
 
 from accounts import audit
+
+# Up to a thousand of a list, or some steps of a threshold; no key is so short.
+_VALUE = re.compile(r"([?&][^=&]{0,100})[^&]*")
+_PLAIN = re.compile(r"=(\d{1,8}(\.\d{1,8})?|true|false)\Z", re.ASCII)
+
+
+def _hidden(parameter: re.Match[str]) -> str:
+    value = parameter[0][len(parameter[1]) :]
+    return parameter[0] if not value or _PLAIN.match(value) else f"{parameter[1]}=…"
 
 
 class RequestLog(RequestMiddleware):
@@ -38,6 +48,15 @@ class RequestLog(RequestMiddleware):
         pk = None if user is None or not hasattr(user, "_meta") else user.pk
         structlog.contextvars.bind_contextvars(user_id=pk)
         super().handle_response(request, response)
+
+    @staticmethod
+    def format_request(request: HttpRequest) -> str:
+        """Return what was asked: of the query only names and numbers.
+
+        People search by words in it, and some send a key there, where it is none.
+        """
+        query = request.META.get("QUERY_STRING", "")
+        return f"{request.method} {request.path}{_VALUE.sub(_hidden, f'?{query}') if query else ''}"
 
     @staticmethod
     def bind_user_id(request: Any) -> None:

@@ -118,6 +118,7 @@ MIDDLEWARE = [
     "common.middleware.CrossOrigin",
     "config.request_log.RequestLog",
     "common.middleware.RequestLimits",
+    "accounts.guessing.GuessLimit",
     "accounts.authentication.NoteKeyUse",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
@@ -146,10 +147,13 @@ TEMPLATES = [
 
 # --- Database -------------------------------------------------------------------------------------
 # Every statement is bounded, so that no request can hold the server: milliseconds.
-_session = {
+DATABASE_TIMEOUTS_MS = {
     "statement_timeout": env.number("ARMARIUM_STATEMENT_TIMEOUT_MS", default=30_000),
     "lock_timeout": 5_000,
     "idle_in_transaction_session_timeout": 60_000,
+}
+_session = {
+    **DATABASE_TIMEOUTS_MS,
     # One request is one processor's work; parallel plans and JIT only pay for reports.
     "max_parallel_workers_per_gather": 0,
     "jit": "off",

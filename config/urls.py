@@ -7,6 +7,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from accounts.api.urls import urlpatterns as accounts
 from config import health
 from config.documentation import Docs, Document
+from config.limits import Limits
 from config.manifest import Manifest
 from console.urls import urlpatterns as console
 from embeddings.api.urls import urlpatterns as embeddings
@@ -35,6 +36,7 @@ def to_admin(request: HttpRequest) -> HttpResponsePermanentRedirect:
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("v1/", include(v1)),
+    path("v1/limits", Limits.as_view()),
     path("v1", Manifest.as_view()),
     *projects_api,
     *console,

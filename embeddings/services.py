@@ -275,25 +275,31 @@ def put_embedding(
         with transaction.atomic():
             _check(batch, lock_for_upload(project), project, _in_body)
         batch = texts.embedded(project.instance, batch, _in_body)
-    with transaction.atomic():
-        locked = lock_for_upload(project)
-        _check(batch, locked, project, _in_body)
-        model_guard.notice(project, locked, batch.vectors)
-        created = store.put(
-            project.pk,
-            locked.instance_id,
-            text_id=text_id,
-            vector=batch.vectors[0],
-            text=batch.texts[0],
-            metadata=batch.metadata_json[0],
-            model_id=locked.model_id,
-        )
-        row = store.get(project.pk, [text_id])
-        indexes.notice_growth(project, 1)
-        audit.note_override(actor, Verb.UPDATE, project, EMBEDDINGS, count=1)
+    created, row = _put(actor, project, batch, text_id)
+    return created, project, row
+
+
+@retry_conflicts
+@transaction.atomic
+def _put(actor: Actor, project: Project, batch: Batch, text_id: str) -> tuple[bool, Row]:
+    locked = lock_for_upload(project)
+    _check(batch, locked, project, _in_body)
+    model_guard.notice(project, locked, batch.vectors)
+    created = store.put(
+        project.pk,
+        locked.instance_id,
+        text_id=text_id,
+        vector=batch.vectors[0],
+        text=batch.texts[0],
+        metadata=batch.metadata_json[0],
+        model_id=locked.model_id,
+    )
+    row = store.get(project.pk, [text_id])
+    indexes.notice_growth(project, 1)
+    audit.note_override(actor, Verb.UPDATE, project, EMBEDDINGS, count=1)
     if row is None:
         raise NotFound(missing(project, text_id))
-    return created, project, row
+    return created, row
 
 
 def _in_body(row: int) -> str:
@@ -311,6 +317,18 @@ def expected_by(project: Project) -> Expected:
     return Expected(instance.owner.handle, instance.handle, instance.dimensions)
 
 
+def hold_embedding(*, actor: Actor, owner: str, handle: str, text_id: str) -> None:
+    """Let nobody else change an embedding until the transaction ends.
+
+    Raises as `delete_embedding`.
+    """
+    project = project_to_edit(actor, owner, handle)
+    lock_for_upload(project)
+    if not store.hold(project.pk, spellings(text_id)):
+        raise NotFound(missing(project, text_id))
+
+
+@retry_conflicts
 @transaction.atomic
 def delete_embedding(*, actor: Actor, owner: str, handle: str, text_id: str) -> None:
     """Delete one embedding; raise as `project_for`, and NotFound."""

@@ -84,6 +84,13 @@ def update_standard(*, actor: Actor, handle: str, changes: Mapping[str, Any]) ->
     return standard
 
 
+def hold_standard(*, actor: Actor, handle: str) -> None:
+    """Let nobody else change an API standard until the transaction ends; raise NotFound."""
+    require_admin(actor)
+    if ApiStandard.objects.select_for_update().filter(handle=handle).first() is None:
+        raise NotFound(f"API standard '{handle[:40]}' does not exist.")
+
+
 @transaction.atomic
 def delete_standard(*, actor: Actor, handle: str) -> None:
     """Delete an API standard; raise Conflict while a definition or instance refers to it."""
@@ -158,6 +165,12 @@ def update_definition(
         definition.save()
         audit.note(actor, Verb.UPDATE, definition, fields=_fields(changes))
     return definition_for(actor, Level.OWNER, owner=owner, handle=handle)
+
+
+def hold_definition(*, actor: Actor, owner: str, handle: str) -> None:
+    """Let nobody else change a definition until the transaction ends; raise as `policy.fetch`."""
+    definition_for(actor, Level.OWNER, owner=owner, handle=handle)
+    _locked(Definition, owner, handle)
 
 
 @transaction.atomic
@@ -243,6 +256,12 @@ def update_instance(
             audit.note(actor, Verb.UPDATE, instance, fields=fields)
         _store_key(actor, instance, _given_key(changes), before=before)
     return instance_for(actor, Level.OWNER, owner=owner, handle=handle)
+
+
+def hold_instance(*, actor: Actor, owner: str, handle: str) -> None:
+    """Let nobody else change an instance until the transaction ends; raise as `policy.fetch`."""
+    instance_for(actor, Level.OWNER, owner=owner, handle=handle)
+    _locked(Instance, owner, handle)
 
 
 @transaction.atomic

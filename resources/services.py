@@ -128,6 +128,11 @@ def replace_resource(kind: type[R], *, actor: Actor, uuid: UUID, values: Mapping
     return row
 
 
+def hold_resource(kind: type[ProjectResource], *, actor: Actor, uuid: UUID) -> None:
+    """Let nobody else change a resource until the transaction ends; raise as `resource_for`."""
+    _locked(kind, _writing(actor, kind), uuid)
+
+
 def create_or_replace_resource(
     kind: type[R], *, actor: Actor, uuid: UUID, values: Mapping[str, Any]
 ) -> tuple[R, bool]:

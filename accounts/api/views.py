@@ -19,6 +19,7 @@ from accounts.authentication import actor_of
 from accounts.models import User
 from accounts.policy import Level
 from common.api import Resource, given
+from common.entity_tags import Tagged
 from common.handles import same_as_address
 from common.pagination import page_of
 from common.query import Paging
@@ -63,8 +64,15 @@ class Users(Resource):
         return Response(_new(account), status=201)
 
 
-class OneUser(Resource):
+class OneUser(Tagged):
     """One account."""
+
+    # What an account reaches is only shown to who asks for it.
+    showing = {"GET", "HEAD"}
+
+    def hold(self, request: Request, user: str) -> None:
+        """Let nobody else change the account."""
+        services.hold_user(actor=actor_of(request), handle=user)
 
     @operation(
         "Get a user",

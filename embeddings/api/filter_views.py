@@ -38,6 +38,9 @@ _FILTER = {"author": "Ann", "year": {"gte": 1790, "lt": 1800}}
 class _Asking(OneEmbedding):
     """Answers a question where there are query parameters, else reads the text of that id."""
 
+    # Answers to questions are no versions of the text.
+    showing = {"PUT"}
+
     @property
     def is_asked(self) -> bool:
         """Whether there are query parameters."""
@@ -126,6 +129,8 @@ class Facets(_Asking):
 class Deletion(OneEmbedding):
     """Deleting what a filter keeps."""
 
+    showing = {"GET", "HEAD", "PUT"}
+
     @operation(
         "Delete embeddings by filter",
         name="delete_matching_embeddings",
@@ -152,6 +157,8 @@ class Deletion(OneEmbedding):
 @extend_schema_view(get=_hidden, put=_hidden, delete=_hidden)
 class Update(OneEmbedding):
     """Changing the metadata of what a filter keeps."""
+
+    showing = {"GET", "HEAD", "PUT"}
 
     @operation(
         "Update metadata by filter",

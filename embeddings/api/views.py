@@ -20,6 +20,7 @@ from accounts.authentication import (
 )
 from common.api import Resource, media_type_of, read_body, spool_body
 from common.bodies import once
+from common.entity_tags import Tagged
 from common.schema import Message, answer_example, body_example, operation, without_field
 from embeddings import embedding_jobs, searches, selectors, services
 from embeddings.api.hybrid_serializers import ModeQuery, asked_in, fused_shown
@@ -212,11 +213,21 @@ class Embeddings(Resource):
         return Response({"message": message, "deleted_count": deleted})
 
 
-class OneEmbedding(Resource):
+class OneEmbedding(Tagged):
     """One embedding."""
 
     # The policy decides who may read: the project may be public.
     permission_classes = [PublicReading]
+
+    def hold(self, request: Request, owner: str, project: str, text_id: str) -> None:
+        """Let nobody else change the embedding."""
+        services.hold_embedding(
+            actor=actor_of(request), owner=owner, handle=project, text_id=text_id
+        )
+
+    def present(self, request: Request, **address: str) -> Response:
+        """Return the embedding, also where another view answers GET at its address."""
+        return OneEmbedding.get(self, request, **address)
 
     @operation(
         "Get an embedding", name="get_embedding", tag=TAG, answers={200: EmbeddingOut}, errors=[404]

@@ -14,9 +14,20 @@ from embeddings.filters._conditions import (
     Path,
     Scalar,
 )
-from embeddings.filters._reading import parse, parse_path, parse_text, parse_values
+from embeddings.filters._reading import (
+    MAXIMUM_CONDITIONS,
+    MAXIMUM_NESTING,
+    MAXIMUM_OPERANDS,
+    parse,
+    parse_path,
+    parse_text,
+    parse_values,
+)
 
 __all__ = [
+    "MAXIMUM_CONDITIONS",
+    "MAXIMUM_NESTING",
+    "MAXIMUM_OPERANDS",
     "AllOf",
     "AnyOf",
     "Comparison",

@@ -97,7 +97,7 @@ from embeddings.store._values import (
     Wanted,
 )
 from embeddings.store._wire import decode_vector, encode_vector
-from embeddings.store._writing import insert, put, put_all, remove, remove_all
+from embeddings.store._writing import hold, insert, put, put_all, remove, remove_all
 
 __all__ = [
     "GROWING_SEGMENT",
@@ -154,6 +154,7 @@ __all__ = [
     "has_graph",
     "has_model",
     "has_words",
+    "hold",
     "index",
     "index_words",
     "insert",

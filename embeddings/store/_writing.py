@@ -261,15 +261,27 @@ def remove(project_id: int, text_ids: Sequence[str]) -> bool:
 
     The caller holds the project's lock for uploads.
     """
+    return _catch(project_id, text_ids, sql.SQL("DELETE FROM {table} {one}"))
+
+
+def hold(project_id: int, text_ids: Sequence[str]) -> bool:
+    """Let nobody else change the embedding that `remove` would delete; say if there is one.
+
+    Until the transaction ends. The caller holds the project's lock for uploads.
+    """
+    return _catch(project_id, text_ids, sql.SQL("SELECT 1 FROM {table} {one} FOR UPDATE"))
+
+
+def _catch(project_id: int, text_ids: Sequence[str], statement: sql.SQL) -> bool:
+    """Run a statement on the first of these embeddings that is stored; say if there was one."""
+    one = sql.SQL("WHERE project_id = %(project)s AND text_id = %(id)s")
     # A row that is moved, or put anew, at this moment is in neither part for statements that look
     # at one after the other; then it is seen by one that looks at both.
     while (stored := _first_of(project_id, text_ids)) is not None:
         with open_cursor() as cursor:
             for table in stored.tables:
                 cursor.execute(
-                    sql.SQL(
-                        "DELETE FROM {table} WHERE project_id = %(project)s AND text_id = %(id)s"
-                    ).format(table=table),
+                    statement.format(table=table, one=one),
                     {"project": project_id, "id": stored.text_id},
                 )
                 if cursor.rowcount:

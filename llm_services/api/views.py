@@ -9,6 +9,7 @@ from accounts.authentication import PublicReading, actor_of
 from accounts.models import Role, Share
 from accounts.policy import Level
 from common.api import Resource, given
+from common.entity_tags import Tagged
 from common.handles import same_as_address
 from common.pagination import page_of
 from common.query import Paging
@@ -120,10 +121,14 @@ class Standards(Resource):
         return Response(StandardOut(standard).data, status=201)
 
 
-class OneStandard(Resource):
+class OneStandard(Tagged):
     """One API standard."""
 
     permission_classes = [PublicReading]
+
+    def hold(self, request: Request, standard: str) -> None:
+        """Let nobody else change the standard."""
+        services.hold_standard(actor=actor_of(request), handle=standard)
 
     @operation(
         "Get an API standard",
@@ -229,8 +234,12 @@ class Definitions(Resource):
         return Response(DefinitionOut(definition).data, status=201)
 
 
-class OneDefinition(Resource):
+class OneDefinition(Tagged):
     """One definition."""
+
+    def hold(self, request: Request, owner: str, handle: str) -> None:
+        """Let nobody else change the definition."""
+        services.hold_definition(actor=actor_of(request), owner=owner, handle=handle)
 
     @operation(
         "Get a definition",
@@ -419,8 +428,12 @@ class FromDefinition(Resource):
         return Response(InstanceOut(instance).data, status=201)
 
 
-class OneInstance(Resource):
+class OneInstance(Tagged):
     """One instance."""
+
+    def hold(self, request: Request, owner: str, handle: str) -> None:
+        """Let nobody else change the instance."""
+        services.hold_instance(actor=actor_of(request), owner=owner, handle=handle)
 
     @operation(
         "Get an LLM service",

@@ -5,6 +5,7 @@ from rest_framework.response import Response
 
 from accounts.authentication import OWN_AUTHENTICATION, actor_of
 from common.api import Resource, given
+from common.entity_tags import Tagged
 from common.listing import FilteredListing, listed
 from common.own_views import ResourceDeletedOut, deleted, read_id
 from common.schema import answer_example, body_example, own_operation
@@ -73,11 +74,15 @@ class OwnProjects(Resource):
         return Response(OwnProjectOut(project).data, status=201)
 
 
-class OwnProject(Resource):
+class OwnProject(Tagged):
     """One project of the key's account."""
 
     authentication_classes = OWN_AUTHENTICATION
     queries = {"delete": Deletion}
+
+    def hold(self, request: Request, id: str) -> None:
+        """Let nobody else change the project."""
+        services.hold_own_project(actor=actor_of(request), uuid=read_id(id))
 
     @own_operation(
         "Get a project",

@@ -16,6 +16,7 @@ from accounts.authentication import PublicReading, actor_of
 from accounts.models import Role
 from accounts.policy import Level
 from common.api import Resource, given
+from common.entity_tags import Tagged
 from common.handles import same_as_address
 from common.pagination import page_of
 from common.query import Paging
@@ -97,12 +98,16 @@ class Projects(Resource):
         return Response(_shown(project), status=201)
 
 
-class OneProject(Resource):
+class OneProject(Tagged):
     """One project."""
 
     # The policy decides who may read: the project may be public.
     permission_classes = [PublicReading]
     queries = {"delete": Deletion}
+
+    def hold(self, request: Request, owner: str, project: str) -> None:
+        """Let nobody else change the project."""
+        services.hold_project(actor=actor_of(request), owner=owner, handle=project)
 
     @operation(
         "Get a project", name="get_project", tag=TAG, answers={200: ProjectOut}, errors=[404]

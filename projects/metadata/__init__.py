@@ -22,7 +22,7 @@ from projects.metadata._cost import (
 )
 from projects.metadata._explanation import MAX_VIOLATIONS, Violation, explained
 from projects.metadata._inference import infer_schema
-from projects.metadata._parts import parts_of
+from projects.metadata._parts import MAX_SCHEMA_NODES, parts_of
 from projects.metadata._reading import (
     DIALECTS,
     MAX_SCHEMA_BYTES,
@@ -38,6 +38,7 @@ __all__ = [
     "MAX_DOCUMENT_VALUES",
     "MAX_SCHEMA_BYTES",
     "MAX_SCHEMA_DEPTH",
+    "MAX_SCHEMA_NODES",
     "MAX_VIOLATIONS",
     "Budget",
     "InvalidSchema",

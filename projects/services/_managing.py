@@ -118,6 +118,12 @@ def update_project(*, actor: Actor, owner: str, handle: str, changes: Mapping[st
     return project_for(actor, Level.READER, owner=owner, handle=handle)
 
 
+def hold_project(*, actor: Actor, owner: str, handle: str) -> None:
+    """Let nobody else change a project until the transaction ends; raise as `update_project`."""
+    # For the strongest of its changes: one that found out later would wait in another order.
+    held(project_for(actor, Level.OWNER, owner=owner, handle=handle), stops_uploads=True)
+
+
 @retry_conflicts
 @transaction.atomic
 def delete_project(

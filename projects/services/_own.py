@@ -103,6 +103,11 @@ def create_or_replace_own_project(
             raise error from None
 
 
+def hold_own_project(*, actor: Actor, uuid: UUID) -> None:
+    """Let nobody else change a project until the transaction ends; raise as `own_project`."""
+    _held(actor, uuid, stops_uploads=True)
+
+
 @retry_conflicts
 @transaction.atomic
 def delete_own_project(*, actor: Actor, uuid: UUID, on_resources: OnResources) -> None:

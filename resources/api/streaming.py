@@ -9,6 +9,7 @@ from django.http import HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
 from common import json
+from common.entity_tags import entity_tag
 from common.errors import NotFound
 from resources.api.serializers import FileOut
 from resources.models import File
@@ -32,14 +33,16 @@ def file_response(
     needs_content: False where a change was made, which is to be shown even if the bytes are lost.
     """
     before, after = _around(file)
+    # The bytes of a file never change.
+    tag = {"ETag": entity_tag(before + after)}
     try:
         content = content or open_content(file)
     except ContentMissing:
         if needs_content:
             raise
-        return HttpResponse(before + after, status=status, content_type=_JSON)
+        return HttpResponse(before + after, status=status, content_type=_JSON, headers=tag)
     pieces = _Pieces(before, content, after)
-    response = StreamingHttpResponse(pieces, status=status, content_type=_JSON)
+    response = StreamingHttpResponse(pieces, status=status, content_type=_JSON, headers=tag)
     # A body that breaks off is told from a whole one.
     length = len(before) + 4 * -(-file.size // 3) + len(after)
     response.headers["Content-Length"] = str(length)

@@ -9,6 +9,7 @@ from rest_framework.response import Response
 
 from accounts.authentication import OWN_AUTHENTICATION, actor_of
 from common.api import Resource, given
+from common.entity_tags import Tagged
 from common.listing import listed
 from common.own_views import ResourceDeletedOut, deleted, read_id
 from common.schema import answer_example, body_example, own_operation
@@ -76,6 +77,10 @@ class _Kind(Resource):
     def find(self, request: Request, id: str) -> Response:
         """Return one."""
         return self.shown(selectors.resource_for(actor_of(request), self.kind, read_id(id)))
+
+    def hold(self, request: Request, id: str) -> None:
+        """Let nobody else change one."""
+        services.hold_resource(self.kind, actor=actor_of(request), uuid=read_id(id))
 
     def create_or_replace(self, request: Request, id: str) -> Response:
         """Replace one, or make it."""
@@ -171,7 +176,7 @@ class AgentModels(Resource):
         return Response({"models": []})
 
 
-class OneAgent(_Agents):
+class OneAgent(_Agents, Tagged):
     """One agent of the key's account."""
 
     @own_operation(
@@ -277,7 +282,7 @@ class EndUsers(_EndUsers):
         return self.create(request)
 
 
-class OneEndUser(_EndUsers):
+class OneEndUser(_EndUsers, Tagged):
     """One end user of the key's account."""
 
     @own_operation(
@@ -392,10 +397,14 @@ class Files(Resource):
         return file_response(file, status=201, content=BytesIO(content))
 
 
-class OneFile(Resource):
+class OneFile(Tagged):
     """One file of the key's account."""
 
     authentication_classes = OWN_AUTHENTICATION
+
+    def hold(self, request: Request, id: str) -> None:
+        """Let nobody else change the file."""
+        services.hold_resource(File, actor=actor_of(request), uuid=read_id(id))
 
     @own_operation(
         "Get a file",

@@ -14,7 +14,7 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 from pytest_django import Settings
 
 from accounts import services as accounts
-from accounts.models import ApiKey, Session, User
+from accounts.models import ApiKey, FailedAttempts, Session, User
 from accounts.policy import BOOTSTRAP_ADMIN
 from common import jobs
 from common.admin import CompletingFilter
@@ -42,6 +42,7 @@ NOT_SHOWN = {
     RetiredSegment: "an emptied table that is dropped within minutes",
     ImportProblem: "its upload's page in the console shows them",
     EncryptionCheck: "one row of random bytes",
+    FailedAttempts: "counts of a quarter of an hour",
     apps.get_model("common", "JobFailure"): "its job shows it",
 }
 EVERY_MODEL = pytest.mark.parametrize("model", registered(), ids=lambda model: model._meta.label)

@@ -120,6 +120,7 @@ class Row:
 
 def _rows() -> Iterator[Row]:
     yield Row("GET", "/v1", "/v1", ANYBODY, 200, anybody=True)
+    yield Row("GET", "/v1/limits", "/v1/limits", ANYBODY, 200)
     yield from _users()
     yield from _standards()
     services = [*_definitions(), *_instances()]
@@ -642,6 +643,7 @@ PUBLIC_VIEWS = {
     "/docs",
 }
 PUBLICLY_READABLE_VIEWS = {
+    "/v1/limits",
     "/v1/api-standards",
     "/v1/api-standards/{standard}",
     "/v1/projects/{owner}/{project}",

@@ -235,7 +235,12 @@ def found_canaries(answer: Answer) -> set[str]:
 
 
 # --- The state of the database --------------------------------------------------------------------
-_BOOKKEEPING = {"django_migrations", "django_session", "accounts_session"}
+_BOOKKEEPING = {
+    "django_migrations",
+    "django_session",
+    "accounts_session",
+    "accounts_failedattempts",
+}
 
 
 def fingerprint() -> dict[str, str]:
