@@ -9,6 +9,7 @@ import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from babel.messages.catalog import Catalog, Message
 from babel.messages.extract import extract_python
@@ -52,9 +53,10 @@ def _sources() -> Iterator[tuple[Path, str]]:
 
 def _messages(source: str) -> Iterator[Id]:
     stream = io.BytesIO(source.encode())
-    options = {"encoding": "utf-8"}
-    for _, function, texts, _ in extract_python(stream, _FUNCTIONS, [], options):
-        given = [texts] if isinstance(texts, str) else list(texts or [None])
+    keywords: Any = _FUNCTIONS
+    found: Any = extract_python(stream, keywords, [], {"encoding": "utf-8"})
+    for _, function, texts, _ in found:
+        given = [texts] if isinstance(texts, str) else list(texts or [""])
         context = given.pop(0) if "pgettext" in function else None
         if function.startswith("n"):
             one, several = given[:2]
@@ -111,7 +113,7 @@ def renew() -> Catalog:
     return new
 
 
-def untranslated(catalogue: Catalog) -> list[Message]:
+def untranslated(catalogue: Any) -> list[Message]:
     """Return what has no translation, or one that nobody has checked."""
     return [
         message

@@ -53,7 +53,8 @@ def test_the_compiled_catalogue_is_that_of_the_written_one() -> None:
 
 
 def test_translations_keep_names_and_tags() -> None:
-    for message in catalogue.read():
+    messages: Any = catalogue.read()
+    for message in messages:
         if not message.id:
             continue
         english = [message.id] if isinstance(message.id, str) else list(message.id)
@@ -232,7 +233,8 @@ def _english(text: str) -> list[str]:
 def _pieces() -> list[str]:
     """Return the longer parts, between names and tags, of what German says otherwise."""
     found = set()
-    for message in catalogue.read():
+    messages: Any = catalogue.read()
+    for message in messages:
         english = [message.id] if isinstance(message.id, str) else list(message.id)
         german = [message.string] if isinstance(message.string, str) else list(message.string)
         if not message.id or english == german or message.context == "word":
