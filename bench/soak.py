@@ -404,9 +404,7 @@ def main() -> int:
         report = soak(server, minutes=options.minutes, clients=options.clients)
     print(report.markdown())
     missed = list(report.missed())
-    print(
-        "\n".join(["", *(f"- missed: {each}" for each in missed)] if missed else ["", "All held."])
-    )
+    print("", *(f"- missed: {each}" for each in missed), sep="\n")
     return int(bool(missed))
 
 

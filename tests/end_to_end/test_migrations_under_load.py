@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import psycopg
@@ -18,6 +19,7 @@ from tests.end_to_end.test_kill import PROJECT, Ledger, Load, check, prepare
 LOCK_TIMEOUT_S = 5
 # Processes start slowly where others use the machine, too.
 PATIENCE_S = 90
+patiently = partial(wait_for, timeout_s=PATIENCE_S)
 APPLIED = "SELECT name FROM django_migrations WHERE app = 'next_release' ORDER BY id"
 ALL = ["0001_column", "0002_filled", "0003_index"]
 # What the second migration waits for, as if it had much to do.
