@@ -23,6 +23,7 @@ _READING = ("/v1/similars/", "/sign-in", "/admin/login/")
 # What is uploaded is written to the log, to tables and to their indexes.
 _TIMES_WRITTEN = 3
 _MB = 1024**2
+_CHUNK = 1024**2
 
 
 class DiskReserve:
@@ -37,6 +38,10 @@ class DiskReserve:
             length = request.META.get("CONTENT_LENGTH") or "0"
             needed = self._reserve + _TIMES_WRITTEN * int(length)
             if self._reserve and free_bytes(settings.DATA_DIR) < needed:
+                # Who is still sending would see a broken connection instead of the reason.
+                if int(length) <= settings.MAX_BODY_BYTES:
+                    while request.read(_CHUNK):
+                        pass
                 refusal = StorageFull("The server's storage is full; nothing was stored.")
                 return problems.response(refusal, request.path_info)
         return self.get_response(request)

@@ -116,6 +116,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
 ]
 MIDDLEWARE = [
+    "config.metrics.CountRequests",
     "common.middleware.ContentLength",
     "common.middleware.CrossOrigin",
     "config.request_log.RequestLog",
