@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from django.conf import settings
-from django.contrib.admindocs.utils import simplify_regex
+from django.contrib.admindocs.views import simplify_regex
 from django.db import connection
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -132,14 +132,16 @@ class _Present(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Look up all figures."""
         jobs = GaugeMetricFamily(
-            "armarium_jobs", "Background jobs by status; ended ones are kept a while", ["status"]
+            "armarium_jobs",
+            "Background jobs by status",
+            labels=["status"],
         )
         counted = ProcrastinateJob.objects.values_list("status").annotate(Count("pk")).order_by()
         for status, count in counted:
             jobs.add_metric([status], count)
         yield jobs
 
-        by_state = GaugeMetricFamily("armarium_indexes", "Indexes by state", ["state"])
+        by_state = GaugeMetricFamily("armarium_indexes", "Indexes by state", labels=["state"])
         states = dict(SearchIndex.objects.values_list("state").annotate(Count("pk")).order_by())
         for state in IndexState.values:
             by_state.add_metric([state], states.get(state, 0))
@@ -151,7 +153,9 @@ class _Present(Collector):
             value=indexes.growing_rows(),
         )
         connections = GaugeMetricFamily(
-            "armarium_database_connections", "Connections to the database by state", ["state"]
+            "armarium_database_connections",
+            "Connections by state",
+            labels=["state"],
         )
         with connection.cursor() as cursor:
             cursor.execute(

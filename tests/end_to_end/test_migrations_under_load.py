@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -50,7 +51,7 @@ def database(armarium: Armarium) -> Iterator[psycopg.Connection]:
         yield session
 
 
-def asked(database: psycopg.Connection, query: str) -> list[str]:
+def asked(database: psycopg.Connection, query: LiteralString) -> list[Any]:
     return [row[0] for row in database.execute(query)]
 
 

@@ -152,7 +152,7 @@ def test_no_reader_goes_back_in_time_while_it_is_indexed_and_sealed(armarium: Ar
     def indexed_rows(at_least: int) -> bool:
         found = index(armarium, key)
         seen.add(found["state"])
-        return found["state"] == "indexed" and found["rows"]["indexed"] >= at_least
+        return bool(found["state"] == "indexed" and found["rows"]["indexed"] >= at_least)
 
     with register:
         fill(register, 0, 1_000)
