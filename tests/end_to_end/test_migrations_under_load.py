@@ -117,7 +117,7 @@ def test_the_release_before_serves_while_two_processes_migrate_and_one_is_killed
 
         # Somebody reads for long; the migration lets everybody pass after its lock_timeout.
         with database.transaction():
-            database.execute("SELECT 1 FROM embeddings_embedding LIMIT 1")
+            database.execute("SELECT 1 FROM projects_project LIMIT 1")
             database.execute("SELECT pg_advisory_lock(%s)", [GATE])
             first = Migration(armarium)
             wait_for(
