@@ -81,6 +81,13 @@ class Armarium(Side):
             raise Refused(f"{method} {path}", answer)
         return answer.json()
 
+    def figures(self) -> str:
+        """Return what the server tells Prometheus."""
+        answer = self.ask("GET", "/metrics", key=self._admin_key)
+        if answer.status != 200:
+            raise Refused("GET /metrics", answer)
+        return answer.body.decode()
+
     def add_account(self, handle: str) -> str:
         """Make an account; return its key."""
         answer = self.ask("POST", "/v1/users", {"user_handle": handle}, key=self._admin_key)
