@@ -38,11 +38,14 @@ _QUIET_WITHIN_S = 300
 
 
 class Armarium(Side):
-    """One installation in a folder of its own, stopped by `close`; default settings."""
+    """One installation in a folder of its own, stopped by `close`.
+
+    settings: environment variables beside those that it needs; without any, all is as it comes.
+    """
 
     name = "Armarium"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, str] | None = None) -> None:
         self.folder = folder
         self.address = ("127.0.0.1", free_port())
         self._admin_key = secrets.token_urlsafe(40)
@@ -51,6 +54,7 @@ class Armarium(Side):
         self.environment = {
             "ARMARIUM_DATA_DIR": str(folder / "data"),
             "ARMARIUM_ADMIN_KEY": self._admin_key,
+            **(settings or {}),
         }
         command = [sys.executable, "manage.py", "up", "--no-demo", "--port", str(self.address[1])]
         self.server = Server(command, folder / "armarium.log", self.environment)
@@ -76,6 +80,13 @@ class Armarium(Side):
         if answer.status >= 300:
             raise Refused(f"{method} {path}", answer)
         return answer.json()
+
+    def figures(self) -> str:
+        """Return what the server tells Prometheus."""
+        answer = self.ask("GET", "/metrics", key=self._admin_key)
+        if answer.status != 200:
+            raise Refused("GET /metrics", answer)
+        return answer.body.decode()
 
     def add_account(self, handle: str) -> str:
         """Make an account; return its key."""
@@ -267,6 +278,21 @@ class Armarium(Side):
         )
         return sorted(_private_mb(pid) for (pid,) in rows)
 
+    def memory_of_parts_mb(self) -> dict[str, float]:
+        """Return what web server, background worker and database have for themselves alone, in MB.
+
+        Without the memory that the processes of the database share, which fills up to a size that
+        is set when it starts.
+        """
+        parts = {"web": 0.0, "worker": 0.0, "database": 0.0}
+        cluster = str(self.folder / "data" / "postgres")
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                part = _part(process, cluster, self.environment["ARMARIUM_DATA_DIR"])
+                if part is not None:
+                    parts[part] += _private_mb(process.pid)
+        return parts
+
     def web_workers(self) -> list[psutil.Process]:
         """Return the processes that serve requests."""
         found = []
@@ -286,6 +312,16 @@ def project(handle: str, dimensions: int) -> dict[str, object]:
         "instance_owner": ACCOUNT,
         "instance_handle": f"dim-{dimensions}",
     }
+
+
+def _part(process: psutil.Process, cluster: str, data_dir: str) -> str | None:
+    """Say which part of the installation a process belongs to, None for none."""
+    command = process.cmdline()
+    if process.name() == "postgres":
+        return "database" if process.cwd() == cluster else None
+    if process.environ().get("ARMARIUM_DATA_DIR") != data_dir:
+        return None
+    return "worker" if "config.worker" in command else "web"
 
 
 def _status_mb(process: psutil.Process, field: str) -> float:

@@ -155,6 +155,10 @@ class Unavailable(DomainError):
     code = "unavailable"
 
 
+class StorageFull(Unavailable):
+    """The disk of the server, or of its database, has no room; reading goes on."""
+
+
 class BadGateway(DomainError):
     """Another server that this needs, such as a model's provider, failed or answered nonsense."""
 

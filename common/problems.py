@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 import orjson
+import psycopg
 import structlog
 from django.core.exceptions import (
     PermissionDenied,
@@ -28,6 +29,7 @@ from common.errors import (
     Invalid,
     Malformed,
     NotFound,
+    StorageFull,
     TooLarge,
     TooManyRequests,
     Unauthenticated,
@@ -157,6 +159,9 @@ def as_domain_error(exception: Exception) -> DomainError | None:
             return Malformed("The request is malformed.")
         case UnreadablePostError():
             return Malformed("The connection broke before the whole request body had arrived.")
+        case OperationalError() if isinstance(exception.__cause__, psycopg.errors.DiskFull):
+            log.error("storage_full")
+            return StorageFull("The database's storage is full; nothing was stored.")
         case OperationalError() | InterfaceError():
             log.warning("database_unavailable", error=type(exception.__cause__).__name__)
             return Unavailable("The database did not answer in time; try again in a moment.")

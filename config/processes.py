@@ -130,6 +130,7 @@ class Program:
 def web_program(*, host: str, port: int, workers: int, threads: int) -> Program:
     """Return the web server as a program."""
     # Here, because the background worker imports this module, and has no use for granian's 15 MB.
+    from config.metrics import FOLDER, empty_folder
     from config.web_server import FINISH_WITHIN_S
 
     options = {"host": host, "port": port, "workers": workers, "threads": threads}
@@ -140,7 +141,11 @@ def web_program(*, host: str, port: int, workers: int, threads: int) -> Program:
         name="web server",
         command=command,
         # What the application itself reads must agree with what was given on the command line.
-        environment={"ARMARIUM_HOST": host, "ARMARIUM_PORT": str(port)},
+        environment={
+            "ARMARIUM_HOST": host,
+            "ARMARIUM_PORT": str(port),
+            FOLDER: str(empty_folder(port)),
+        },
         finish_within_s=FINISH_WITHIN_S + 1,
     )
 

@@ -52,6 +52,8 @@ ALLOWED_HOSTS = env.words("ARMARIUM_ALLOWED_HOSTS", default="localhost 127.0.0.1
 CSRF_TRUSTED_ORIGINS = env.words("ARMARIUM_TRUSTED_ORIGINS")
 MAX_BODY_BYTES = env.number("ARMARIUM_MAX_BODY_BYTES", default=50 * 1024**2, minimum=1024)
 MAX_BULK_BYTES = env.number("ARMARIUM_MAX_BULK_BYTES", default=1024**3, minimum=1024)
+# Writes are refused when less is free where the data is; 0 writes on until the disk is full.
+DISK_RESERVE_MB = env.number("ARMARIUM_DISK_RESERVE_MB", default=256)
 ROOT_URLCONF = "config.urls"
 WSGI_APPLICATION = "config.wsgi.application"
 # No address of ours ends in a slash except the admin's, which repairs its own.
@@ -114,11 +116,13 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
 ]
 MIDDLEWARE = [
+    "config.metrics.CountRequests",
     "common.middleware.ContentLength",
     "common.middleware.CrossOrigin",
     "config.request_log.RequestLog",
     "common.middleware.RequestLimits",
     "accounts.guessing.GuessLimit",
+    "config.disk.DiskReserve",
     "accounts.authentication.NoteKeyUse",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",

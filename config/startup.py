@@ -46,21 +46,26 @@ def prepare_database(*, say: Say, sleep: Callable[[float], None] = time.sleep) -
 def apply_migrations(*, say: Say) -> None:
     """Apply what is missing; of several processes at once, one does it and the others wait.
 
-    Each migration is its own transaction, so a killed run goes on where it was. Raises Failed when
-    a table stays locked by somebody else.
+    Raises Failed when a table stays locked by somebody else.
     """
     with _migration_lock(say):
         missing = unapplied_migrations()
-        if not missing:
-            return
-        say(f"Applying {len(missing)} database migrations …")
-        with connection.cursor() as cursor:
-            # Filling a column may take long; waiting for a lock may not (settings: lock_timeout),
-            # since everybody else queues up behind the one who waits.
-            cursor.execute("SET statement_timeout = 0")
+        if missing:
+            say(f"Applying {len(missing)} database migrations …")
+            # The command takes the lock again, which whoever has it may.
+            call_command("migrate", interactive=False, verbosity=0)
+
+
+def migrate(run: Callable[[], object], *, say: Say) -> None:
+    """Run what applies migrations: as the only process that does, and in nobody's way for long.
+
+    Each migration is its own transaction, so a killed run goes on where it was. Raises Failed when
+    a table stays locked by somebody else.
+    """
+    with _migration_lock(say), _long_statements():
         for attempt in range(1, _ATTEMPTS + 1):
             try:
-                call_command("migrate", interactive=False, verbosity=0)
+                run()
             except OperationalError as error:
                 if getattr(error.__cause__, "sqlstate", None) != "55P03":
                     raise
@@ -72,9 +77,24 @@ def apply_migrations(*, say: Say) -> None:
                 say("A table is locked by another session; trying again.")
                 time.sleep(attempt)
             else:
-                break
-        with connection.cursor() as cursor:
-            cursor.execute("RESET statement_timeout")
+                return
+
+
+@contextmanager
+def _long_statements() -> Iterator[None]:
+    """Let statements take long: filling a column may.
+
+    Waiting for a lock may not (settings: lock_timeout), since everybody else queues up behind the
+    one who waits.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SET statement_timeout = 0")
+    try:
+        yield
+    finally:
+        if connection.is_usable():
+            with connection.cursor() as cursor:
+                cursor.execute("RESET statement_timeout")
 
 
 def check_encryption_key() -> None:

@@ -9,6 +9,7 @@ from config import health
 from config.documentation import Docs, Document
 from config.limits import Limits
 from config.manifest import Manifest
+from config.metrics import Metrics
 from console.urls import urlpatterns as console
 from embeddings.api.urls import urlpatterns as embeddings
 from llm_services.api.urls import aliases as llm_service_aliases
@@ -42,6 +43,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     *console,
     path("healthz", health.healthz),
     path("readyz", health.readyz),
+    path("metrics", Metrics.as_view()),
     path("openapi.json", Document.as_view(), name="openapi"),
     path("openapi.yaml", Document.as_view(as_yaml=True)),
     path("docs", Docs.as_view(), name="docs"),

@@ -1,6 +1,7 @@
 """The WSGI application that granian serves."""
 
 import os
+import time
 from typing import Any
 
 import django
@@ -34,8 +35,10 @@ class Handler(WSGIHandler):
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
         # Its modules need the settings, which are loaded by now.
+        from config.metrics import count_search
         from config.shortcut import Shortcut
 
+        self.count_search = count_search
         self.shortcut = Shortcut()
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
@@ -44,8 +47,10 @@ class Handler(WSGIHandler):
         The server sends a list at once, and walks through anything else part by part, which takes
         a quarter of a search. What has to be done after the answer was sent needs such a walk.
         """
+        began = time.perf_counter()
         answer = self.shortcut.answer(environ)
         if answer is not None:
+            self.count_search(time.perf_counter() - began)
             headers, content = answer
             start_response("200 OK", headers)
             return [content]
