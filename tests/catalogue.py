@@ -118,12 +118,12 @@ def untranslated(catalogue: Any) -> list[Message]:
     return [
         message
         for message in catalogue
-        if message.id
-        and (
-            message.fuzzy
-            or not all([message.string] if isinstance(message.string, str) else message.string)
-        )
+        if message.id and (message.fuzzy or not all(_forms(message.string)))
     ]
+
+
+def _forms(translated: object) -> list[object]:
+    return list(translated) if isinstance(translated, list | tuple) else [translated]
 
 
 def main() -> int:
