@@ -143,7 +143,7 @@ class TooManyRequests(DomainError):
     status = 429
     code = "too-many-requests"
 
-    def __init__(self, detail: str, *, retry_after_s: int) -> None:
+    def __init__(self, detail: str, *, retry_after_s: int = 60) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
 
