@@ -29,17 +29,14 @@ test: dev ## Run the whole test suite (ARGS="tests/projects -k share" for a part
 promises: dev ## Run it and write into docs/promises.md what each promise came to.
 	$(PY) -m pytest -n 2 --dist loadgroup --promises docs/promises.md
 
-check: dev ## Lint, types, import rules, migrations, OpenAPI, deployment settings.
+check: dev ## Lint, types, imports, known weaknesses, promises, migrations, OpenAPI, deployment.
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(PY) -m mypy .
 	$(VENV)/bin/lint-imports --no-cache
 	$(VENV)/bin/bandit --quiet --configfile pyproject.toml --recursive --severity-level medium .
-	@$(PY) -m pip_audit --requirement requirements.txt --disable-pip --no-deps --timeout 10 \
-		--progress-spinner off >$(VENV)/.audit 2>&1 || touch $(VENV)/.audit-failed; \
-	if grep -q '^Found ' $(VENV)/.audit; then cat $(VENV)/.audit; rm -f $(VENV)/.audit-failed; exit 1; fi; \
-	if [ -e $(VENV)/.audit-failed ] || grep -q 'could not be audited' $(VENV)/.audit; then \
-	rm -f $(VENV)/.audit-failed; echo "pip-audit: the list of known weaknesses cannot be reached; skipped."; fi
+	$(PY) -m tests.weaknesses
+	$(PY) -m tests.promises
 	@data=$$(mktemp -d) && trap 'rm -rf "$$data"' EXIT && export ARMARIUM_DATA_DIR="$$data" && set -ex && \
 	$(PY) -W ignore::RuntimeWarning manage.py makemigrations --check --dry-run && \
 	$(PY) manage.py spectacular --fail-on-warn --validate --file "$$data/openapi.yaml" && \
