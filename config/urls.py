@@ -25,6 +25,7 @@ v1: list[URLPattern | URLResolver] = [
     *llm_services,
     *llm_service_aliases,
     *projects,
+    path("limits", Limits.as_view()),
 ]
 # The Projects API stands at the root: its clients join their base address and such paths.
 projects_api: list[URLPattern | URLResolver] = [*own_projects, *resources]
@@ -37,7 +38,6 @@ def to_admin(request: HttpRequest) -> HttpResponsePermanentRedirect:
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("v1/", include(v1)),
-    path("v1/limits", Limits.as_view()),
     path("v1", Manifest.as_view()),
     *projects_api,
     *console,

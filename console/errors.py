@@ -10,7 +10,7 @@ from django.utils import translation
 from django.utils.translation import gettext, gettext_lazy
 
 from common import problems, projects_api
-from common.errors import DomainError, Forbidden, Malformed, NotFound
+from common.errors import DomainError, Forbidden, Malformed, NotFound, TooManyRequests
 from console import site
 from console.words import translated
 
@@ -82,13 +82,6 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     return page(request, Forbidden(detail))
 
 
-class _TooManyAttempts(DomainError):
-    """Signing in failed too often."""
-
-    status = HTTPStatus.TOO_MANY_REQUESTS
-    code = "too-many-requests"
-
-
 def locked_out(
     request: HttpRequest, response: HttpResponse, credentials: dict[str, Any]
 ) -> HttpResponse:
@@ -98,8 +91,9 @@ def locked_out(
         detail = gettext(
             "Signing in failed too often from your address. Try again in %(minutes)d minutes."
         ) % {"minutes": cooloff.total_seconds() // 60}
-    answer = page(request, _TooManyAttempts(detail))
-    answer.headers["Retry-After"] = str(int(cooloff.total_seconds()))
+    seconds = int(cooloff.total_seconds())
+    answer = page(request, TooManyRequests(detail, retry_after_s=seconds))
+    answer.headers["Retry-After"] = str(seconds)
     return answer
 
 
