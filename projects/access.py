@@ -49,6 +49,12 @@ _remembered: OrderedDict[tuple[bytes, str, str, Level], Access] = OrderedDict()
 _lock = threading.Lock()
 
 
+def forget_all() -> None:
+    """Forget what everybody may do: for whoever undoes what no row version tells of."""
+    with _lock:
+        _remembered.clear()
+
+
 def remembered(
     credentials: Credentials, *, owner: str, handle: str, level: Level = Level.READER
 ) -> Access | None:

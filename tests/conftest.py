@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 
 from embeddings import model_guard, store
+from projects import access
 from projects.models import Project
 from tests.end_to_end.harness import Armarium
 from tests.factories import Caller, Cast, make_cast
@@ -18,9 +19,13 @@ settings.load_profile("armarium")
 
 @pytest.fixture(autouse=True)
 def new_places() -> None:
-    """Forget where embeddings are: what a test does is undone, which happens nowhere else."""
+    """Forget where embeddings are, and who may reach them.
+
+    What a test does is undone, which happens nowhere else.
+    """
     store.forget_all()
     model_guard.forget_all()
+    access.forget_all()
 
 
 def _same_cast(made: Cast, shift: int) -> Cast:

@@ -322,6 +322,7 @@ def test_z6_e6_no_secret_and_no_text_is_in_the_log(cast: Cast) -> None:
     ],
 )
 def test_z6_the_database_refuses_to_change_entries(statement: str, cast: Cast) -> None:
+    done(cast.alice.patch(LETTERS, {"description": "Letters"}))
     before = list(AuditEntry.objects.values())
     with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
         connection.cursor().execute(statement)
@@ -331,6 +332,7 @@ def test_z6_the_database_refuses_to_change_entries(statement: str, cast: Cast) -
 
 
 def test_z6_an_entry_outlives_what_it_is_about(cast: Cast) -> None:
+    done(cast.alice.patch(LETTERS, {"description": "Letters"}))
     done(cast.ada.delete("/v1/users/alice"))
     assert AuditEntry.objects.filter(subject="alice/letters").exists()
     assert told(verb=Verb.DELETE, kind="account").subject == "alice"
@@ -396,6 +398,7 @@ def test_z6_a_strangers_key_for_a_public_project_is_not_the_owners_business(cast
 
 
 def test_z6_the_log_is_filtered_and_paged(cast: Cast) -> None:
+    done(cast.alice.patch(LETTERS, {"description": "Letters"}))
     done(cast.alice.post(f"{LETTERS}/share", {"share_with_handle": "sam", "role": "reader"}))
     done(cast.ada.delete(f"{LETTERS}/share/sam"))
     assert done(cast.alice.get(f"{LOG}?verb=unshare"))["total_count"] == 1

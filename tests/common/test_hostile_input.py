@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from accounts.models import FailedAttempts
 from tests.answers import assert_refused, nothing_changes, state
 from tests.factories import Answer, Caller, Cast, item, make_instance, make_user
 
@@ -466,6 +467,7 @@ def test_arbitrary_json_never_ends_in_a_5xx_and_refusals_change_nothing(
 @FUZZ
 @given(header=st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=80))
 def test_an_arbitrary_authorization_header_is_401(stage: Cast, header: str) -> None:
+    FailedAttempts.objects.all().delete()
     for sent in (header, f"Bearer {header}"):
         answer = stage.nobody.get("/v1/users", headers={"Authorization": sent})
         assert_refused(answer, 401)

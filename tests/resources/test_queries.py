@@ -15,7 +15,7 @@ BUDGETS: list[tuple[str, str, Any, int]] = [
     ("GET", "/agents/{agent}", None, 2),
     ("GET", "/users/{user}", None, 2),
     ("GET", "/files/{file}", None, 2),
-    ("POST", "/projects", {"name": "x"}, 4),
+    ("POST", "/projects", {"name": "x"}, 6),
     ("POST", "/agents", {"name": "x"}, 3),
     ("POST", "/agents", {"name": "x", "project": "letters"}, 3),
     ("POST", "/users", {"name": "x", "project": "letters"}, 3),
@@ -26,7 +26,7 @@ BUDGETS: list[tuple[str, str, Any, int]] = [
     ("POST", "/users/{user}", {"name": "x"}, 4),
     ("DELETE", "/users/{user}", None, 3),
     ("DELETE", "/files/{file}", None, 3),
-    ("DELETE", "/projects/{project}", None, 15),
+    ("DELETE", "/projects/{project}", None, 17),
 ]
 
 

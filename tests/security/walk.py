@@ -6,6 +6,7 @@ A new route or page is found here without being named.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import quote
 
 from django.contrib import admin
@@ -115,3 +116,9 @@ def admin_addresses() -> Iterator[str]:
                 yield reverse(f"{name}_{page}", args=[quote(str(row.pk), safe="")])
         if shown.search_fields:
             yield reverse(f"{name}_changelist") + "?q=letters"
+
+
+def text_of(response: Any) -> str:
+    """Return what an answer holds, whether it was streamed or not."""
+    pieces = response.streaming_content if response.streaming else [response.content]
+    return b"".join(pieces).decode("utf-8", "replace")
