@@ -222,10 +222,22 @@ def _a_number(value: Any, name: str) -> Any:
             return None
         if _number.fullmatch(text) is None:
             raise _bad_cell(name, f"“{text[:40]}” is not a number, such as 1801 or -0.5.")
-        return orjson.loads(text)
+        return _in_64_bits(text, name)
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return value
     raise _bad_cell(name, "This is not a number.")
+
+
+def _in_64_bits(text: str, name: str) -> int | float:
+    """Return a number as it is written; raise Invalid for one that would be another afterwards."""
+    try:
+        found: int | float = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise _bad_cell(name, f"“{text[:40]}” does not fit into 64 bits.") from error
+    # What is written as a whole number and comes back as another kind was too large for one.
+    if isinstance(found, float) and not set(text) & set(".eE"):
+        raise _bad_cell(name, f"“{text[:40]}” does not fit into 64 bits; read it as text.")
+    return found
 
 
 def _boolean(value: Any, name: str) -> Any:

@@ -247,6 +247,18 @@ class TestColumns:
         assert found["2"].metadata == b"{}"
         assert load(path).counts == (0, 0, 2, 1)
 
+    @pytest.mark.parametrize("number", ["1e999", "-1e999", "123456789012345678901234567890"])
+    def test_a_number_that_does_not_fit_is_refused(self, tmp_path: Path, number: str) -> None:
+        vector = json.dumps(articles(1)[0]["vector"].astype(float).tolist())
+        path = tmp_path / "letters.csv"
+        path.write_text(f'id,text,v,n\n1,a,"{vector}",1e3\n2,b,"{vector}",{number}\n')
+
+        ran = load(path)
+
+        assert (ran.code, ran.counts) == (1, (1, 0, 0, 1))
+        assert "does not fit into 64 bits" in ran.err
+        assert json.loads(stored()["1"].metadata) == {"n": 1000.0}
+
     @pytest.mark.parametrize("name", ["a.jsonl", "a.csv.gz", "a.parquet"])
     def test_columns_can_be_said(self, tmp_path: Path, name: str) -> None:
         row = {"key": "k", "words": "Dear Bob", "numbers": articles(1)[0]["vector"], "year": 1801}
