@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from django import forms
@@ -220,31 +220,33 @@ class ShareForm(PlainForm):
         return user
 
 
-class _TypedForm(PlainForm):
-    """A form that asks for the project's handle, so that nobody does it by accident."""
+class TypedForm(PlainForm):
+    """A form that asks for a handle to be typed, so that nobody does it by accident.
 
-    typed = forms.CharField(
-        label=gettext_lazy("Type the handle of the project to confirm"),
-        widget=forms.TextInput(attrs={**_HANDLE, "autocomplete": "off"}),
-        error_messages={"required": gettext_lazy("Type the handle of the project.")},
-    )
+    asking, missing, other: its label, and what is said where nothing or something else was typed.
+    """
+
+    asking: ClassVar[Any] = gettext_lazy("Type the handle of the project to confirm")
+    missing: ClassVar[Any] = gettext_lazy("Type the handle of the project.")
+    other: ClassVar[Any] = gettext_lazy("This is not the handle of the project; it is %(handle)s.")
+
+    typed = forms.CharField(widget=forms.TextInput(attrs={**_HANDLE, "autocomplete": "off"}))
 
     def __init__(self, *args: Any, handle: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._handle = handle
+        self.fields["typed"].label = self.asking
+        self.fields["typed"].error_messages["required"] = self.missing
 
     def clean_typed(self) -> str:
         """Compare."""
         typed: str = self.cleaned_data["typed"]
         if typed != self._handle:
-            raise forms.ValidationError(
-                gettext("This is not the handle of the project; it is %(handle)s.")
-                % {"handle": self._handle}
-            )
+            raise forms.ValidationError(self.other % {"handle": self._handle})
         return typed
 
 
-class TransferForm(_TypedForm):
+class TransferForm(TypedForm):
     """Who becomes the owner."""
 
     new_owner = forms.CharField(
@@ -256,7 +258,7 @@ class TransferForm(_TypedForm):
     field_order = ["new_owner", "typed"]
 
 
-class DeleteForm(_TypedForm):
+class DeleteForm(TypedForm):
     """What becomes of the agents, users and files in the project."""
 
     on_resources = forms.ChoiceField(
@@ -364,28 +366,12 @@ class AccessForm(PlainForm):
     )
 
 
-class DeleteAccountForm(PlainForm):
-    """A form that asks for the account's handle, so that nobody does it by accident."""
+class DeleteAccountForm(TypedForm):
+    """The end of an account."""
 
-    typed = forms.CharField(
-        label=gettext_lazy("Type the handle of the account to confirm"),
-        widget=forms.TextInput(attrs={**_HANDLE, "autocomplete": "off"}),
-        error_messages={"required": gettext_lazy("Type the handle of the account.")},
-    )
-
-    def __init__(self, *args: Any, handle: str, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._handle = handle
-
-    def clean_typed(self) -> str:
-        """Compare."""
-        typed: str = self.cleaned_data["typed"]
-        if typed != self._handle:
-            raise forms.ValidationError(
-                gettext("This is not the handle of the account; it is %(handle)s.")
-                % {"handle": self._handle}
-            )
-        return typed
+    asking = gettext_lazy("Type the handle of the account to confirm")
+    missing = gettext_lazy("Type the handle of the account.")
+    other = gettext_lazy("This is not the handle of the account; it is %(handle)s.")
 
 
 class AuditForm(PlainForm):

@@ -7,7 +7,7 @@ from django import forms
 from django.utils.translation import gettext, gettext_lazy
 
 from common import handles
-from console.forms import PlainForm
+from console.forms import PlainForm, TypedForm
 from llm_services.models import MAXIMUM_DIMENSIONS, ApiStandard, Definition, Instance
 
 _PLAIN = {"autocapitalize": "none", "autocorrect": "off", "spellcheck": "false"}
@@ -193,27 +193,12 @@ class TrialForm(PlainForm):
     )
 
 
-class DeleteServiceForm(PlainForm):
-    """Asks for the handle, so that nobody does it by accident."""
+class DeleteServiceForm(TypedForm):
+    """The end of a model or a template."""
 
-    typed = forms.CharField(
-        label=gettext_lazy("Type the handle to confirm"),
-        widget=forms.TextInput(attrs=_TYPED),
-        error_messages={"required": gettext_lazy("Type the handle.")},
-    )
-
-    def __init__(self, *args: Any, handle: str, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._handle = handle
-
-    def clean_typed(self) -> str:
-        """Compare."""
-        typed: str = self.cleaned_data["typed"]
-        if typed != self._handle:
-            raise forms.ValidationError(
-                gettext("This is not the handle; it is %(handle)s.") % {"handle": self._handle}
-            )
-        return typed
+    asking = gettext_lazy("Type the handle to confirm")
+    missing = gettext_lazy("Type the handle.")
+    other = gettext_lazy("This is not the handle; it is %(handle)s.")
 
 
 # --- The model of a project -----------------------------------------------------------------------

@@ -1,14 +1,13 @@
 """Writes whole projects into files."""
 
 import gzip
-import os
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from accounts.policy import Actor, Level
-from common.errors import Invalid
+from common.appearing import appearing
 from embeddings import files
 from embeddings.selectors import about, snapshot_of
 from projects.selectors import count_embeddings, project_for
@@ -50,19 +49,9 @@ def _opened(target: Path | BinaryIO) -> Iterator[BinaryIO]:
         yield target
         target.flush()
         return
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with unfinished.open("xb") as file:
-            if target.suffix == ".gz":
-                with gzip.GzipFile(fileobj=file, mode="wb", filename="", compresslevel=6) as packed:
-                    yield cast("BinaryIO", packed)
-            else:
-                yield file
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(target)
-    except OSError as error:
-        raise Invalid(f"Cannot write '{target}': {error.strerror or error}.") from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+    with appearing(target) as file:
+        if target.suffix == ".gz":
+            with gzip.GzipFile(fileobj=file, mode="wb", filename="", compresslevel=6) as packed:
+                yield cast("BinaryIO", packed)
+        else:
+            yield file

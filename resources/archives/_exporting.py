@@ -1,11 +1,10 @@
 """Writes a project into an archive, as it is at one moment."""
 
 import hashlib
-import os
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +14,9 @@ import orjson
 from django.conf import settings
 
 from accounts.policy import Actor, Level
+from common.appearing import appearing
 from common.database import at_one_moment
-from common.errors import Conflict, Invalid
+from common.errors import Conflict
 from embeddings import files
 from embeddings.selectors import about, snapshot_of
 from projects.models import Project
@@ -74,7 +74,7 @@ def export_archive(
     """
     with at_one_moment():
         project = project_for(actor, Level.OWNER, owner=owner, handle=handle)
-        with _appearing(target) as stream, zipfile.ZipFile(stream, "w") as archive:
+        with appearing(target, mode=0o600) as stream, zipfile.ZipFile(stream, "w") as archive:
             return _Exporting(project, archive, on_progress).run()
 
 
@@ -201,21 +201,3 @@ class _Exporting:
     def _advance(self, number: int) -> None:
         self._done += number
         self._on_progress(self._done, min(1.0, self._done / max(self._total, 1)))
-
-
-@contextmanager
-def _appearing(target: Path) -> Iterator[BinaryIO]:
-    """Open a file that appears under its name when it is complete and on the disk."""
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(target)
-    except OSError as error:
-        raise Invalid(f"Cannot write '{target}': {error.strerror or error}.") from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
