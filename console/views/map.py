@@ -20,6 +20,7 @@ from django_htmx.http import HttpResponseClientRefresh
 
 from accounts.policy import Level, level_of
 from common.errors import Conflict, FieldError, Invalid, NotFound
+from common.spreadsheets import harmless
 from console import selectors as shown
 from console.forms import MapForm
 from console.pages import ProjectPage
@@ -36,8 +37,6 @@ _MOST_CORNERS = 200
 _KEYS_FROM = 200
 _WORDS = {"other": OTHER, "none": NO_VALUE}
 _EXPORTED_AT_ONCE = 500
-# What a spreadsheet takes for a formula, or would skip on the way to one.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _EXCERPT = 280
 
 
@@ -344,16 +343,11 @@ def _csv_lines(parts: Iterator[list[dict[str, Any]]]) -> Iterator[str]:
     for rows in parts:
         for row in rows:
             words = (row["text_id"], row["text"], row["metadata"].decode())
-            writer.writerow([*(_harmless(each) for each in words), row["x"], row["y"]])
+            writer.writerow([*(harmless(each) for each in words), row["x"], row["y"]])
         yield lines.getvalue()
         lines.seek(0)
         lines.truncate()
     yield lines.getvalue()
-
-
-def _harmless(cell: str) -> str:
-    """Return a cell that no spreadsheet takes for a formula."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
 def _binary(data: bytes) -> HttpResponse:

@@ -16,6 +16,7 @@ from django.views.decorators.csrf import csrf_exempt, csrf_protect
 
 from accounts.policy import Level
 from common.errors import DomainError, Invalid
+from common.spreadsheets import harmless
 from console.forms import UploadForm
 from console.pages import ProjectPage
 from console.words import translated
@@ -26,8 +27,6 @@ from embeddings.models import ImportJob
 _RECENT = 10
 _PROBLEMS = 20
 _DETAILS = 6
-# What spreadsheets take for a formula when a cell begins with it.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _USES = {
     Use.ID: gettext_lazy("The id"),
     Use.TEXT: gettext_lazy("The text"),
@@ -229,17 +228,13 @@ class UploadErrors(_UploadPage):
         writer = csv.writer(table)
         writer.writerow(["row", "text_id", "reason"])
         for each in job.problems.all().iterator():
-            writer.writerow([each.row, _harmless(each.text_id), _harmless(each.reason)])
+            writer.writerow([each.row, harmless(each.text_id), harmless(each.reason)])
         # Marked, so that spreadsheets read it as UTF-8.
         response = HttpResponse(
             table.getvalue().encode("utf-8-sig"), content_type="text/csv; charset=utf-8"
         )
         response.headers["Content-Disposition"] = f'attachment; filename="rejected-{job.pk}.csv"'
         return response
-
-
-def _harmless(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
 def _use(value: str) -> Use:
